@@ -1,0 +1,119 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+
+	"google.golang.org/grpc/credentials"
+)
+
+// LimitListener closes connections beyond total at once, and beyond
+// perAddress where they come from one address and have not yet proved an
+// identity. A proved one counts in total only. IPv6 addresses are counted by
+// /64. The proof comes from the credentials in ServerOptions.
+func LimitListener(l net.Listener, total, perAddress int) net.Listener {
+	return &limitListener{Listener: l, total: total, perAddress: perAddress, unproved: map[string]int{}}
+}
+
+type limitListener struct {
+	net.Listener
+	total, perAddress int
+
+	mu       sync.Mutex // guards all below
+	open     int
+	unproved map[string]int // connections by address
+}
+
+func (l *limitListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		from := address(c.RemoteAddr())
+		l.mu.Lock()
+		full := l.open >= l.total || l.unproved[from] >= l.perAddress
+		if !full {
+			l.open++
+			l.unproved[from]++
+		}
+		l.mu.Unlock()
+		if !full {
+			return &limitConn{Conn: c, from: from, l: l}, nil
+		}
+		c.Close()
+	}
+}
+
+type limitConn struct {
+	net.Conn
+	from   string
+	l      *limitListener
+	proved sync.Once
+	closed sync.Once
+}
+
+// prove gives the place among the unproved connections of the address back.
+func (c *limitConn) prove() {
+	c.proved.Do(func() {
+		c.l.mu.Lock()
+		defer c.l.mu.Unlock()
+		if c.l.unproved[c.from]--; c.l.unproved[c.from] == 0 {
+			delete(c.l.unproved, c.from)
+		}
+	})
+}
+
+func (c *limitConn) Close() error {
+	err := c.Conn.Close()
+	c.prove()
+	c.closed.Do(func() {
+		c.l.mu.Lock()
+		defer c.l.mu.Unlock()
+		c.l.open--
+	})
+	return err
+}
+
+func address(a net.Addr) string {
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	ip := ap.Addr().Unmap().WithZone("")
+	if ip.Is6() {
+		p, _ := ip.Prefix(64)
+		return p.String()
+	}
+	return ip.String()
+}
+
+// provingCredentials tells the listener's connection when its handshake has
+// succeeded, and the log when not.
+type provingCredentials struct {
+	credentials.TransportCredentials
+	report Reporter
+}
+
+func (p *provingCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := p.TransportCredentials.ServerHandshake(c)
+	if err != nil {
+		// Somebody who only looks whether the port is open is no news.
+		if !errors.Is(err, io.EOF) && !errors.Is(err, context.Canceled) {
+			p.report.report(Report{What: "connection refused", Address: c.RemoteAddr().String(), Err: err})
+		}
+		return nil, nil, err
+	}
+	if l, ok := c.(*limitConn); ok {
+		l.prove()
+	}
+	return conn, info, nil
+}
+
+func (p *provingCredentials) Clone() credentials.TransportCredentials {
+	return &provingCredentials{TransportCredentials: p.TransportCredentials.Clone(), report: p.report}
+}
