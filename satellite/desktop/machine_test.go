@@ -346,7 +346,7 @@ func TestRestore(t *testing.T) {
 		"an abort succeeded meanwhile": {
 			before: []string{"0s started", "2s ready", "29s abort"},
 			after:  []string{"0.1s vanished"},
-			want:   []string{"100ms clean report"},
+			want:   []string{"0s kill", "100ms clean report"},
 			phase:  PhaseEnded, how: HowAbort,
 		},
 		"the start time-out goes on": {
