@@ -108,7 +108,11 @@ func Edit(path string, change func(*File) error) error {
 	if info != nil && bytes.Equal(f.Bytes(), data) {
 		return nil
 	}
-	if err := replaceFile(path, f.Bytes(), info); err != nil {
+	err = replaceFile(path, f.Bytes(), info)
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("writing %s: permission denied: only root and the owner of the file and its directory can; try sudo (%w)", path, err)
+	}
+	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	return dir.Sync()

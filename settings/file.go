@@ -13,8 +13,8 @@ import (
 
 // maxFile is the largest file that is read, in bytes. The shell's grammar nests,
 // and its parser uses the stack for that: a file of a megabyte that consists of
-// "$(" would end the program. Nothing of 64 KiB does.
-const maxFile = 64 << 10
+// "$(" would end the program. Nothing of 32 KiB does, or takes long.
+const maxFile = 32 << 10
 
 // Problem is one mistake in a file.
 type Problem struct {
@@ -182,6 +182,9 @@ func (f *File) assignment(s *syntax.Stmt) (Assignment, Problem) {
 			return none, p
 		}
 		from, to = int(a.Value.Pos().Offset()), int(a.Value.End().Offset())
+		if f.data[to-1] == '\r' {
+			to-- // the parser counts the half of a Windows line end to the word
+		}
 	}
 	lineFrom, lineTo := f.lines(int(s.Pos().Offset()), to)
 	return Assignment{

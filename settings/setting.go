@@ -64,7 +64,7 @@ func (s Scope) String() string {
 type Setting struct {
 	Name    string
 	Kind    Kind
-	Default string // as it would be written in the file; empty: has no value until set
+	Default string // as it would be written in the file; empty: no value until set, getters give zero
 	// Min and Max bound the value: seconds of a Duration, MiB of a MiB, bytes
 	// of a Path. A Max of 0 is no limit.
 	Min, Max int64

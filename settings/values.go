@@ -31,11 +31,15 @@ func Load(path string) (*Values, error) {
 	case byDefault && errors.Is(err, fs.ErrNotExist):
 		// Parse finds nothing in no data.
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("settings file %s: %w; make one with: verdecmd settings sample > %s", path, fs.ErrNotExist, path)
+		return nil, missing(path)
 	case err != nil:
 		return nil, fmt.Errorf("settings file: %w", err)
 	}
 	return Parse(path, data)
+}
+
+func missing(path string) error {
+	return fmt.Errorf("settings file %s: %w; make one with: verdecmd settings sample > %s", path, fs.ErrNotExist, path)
 }
 
 // Parse is Load for bytes that are already there; path is used in errors.
@@ -143,29 +147,25 @@ func (v *Values) String(name string) string {
 
 // Bool is the value of a Bool.
 func (v *Values) Bool(name string) bool {
-	v.must(name, Bool)
-	return checked(parseBool(v.Raw(name)))
+	return parsed(v, name, Bool, parseBool)
 }
 
 // Int is the value of an Integer.
 func (v *Values) Int(name string) int {
-	v.must(name, Integer)
-	return int(checked(parseInteger(v.Raw(name))))
+	return int(parsed(v, name, Integer, parseInteger))
 }
 
 // MiB is the value of a MiB, in MiB.
 func (v *Values) MiB(name string) int {
-	v.must(name, MiB)
-	return int(checked(parseMiB(v.Raw(name))))
+	return int(parsed(v, name, MiB, parseMiB))
 }
 
 // Duration is the value of a Duration.
 func (v *Values) Duration(name string) time.Duration {
-	v.must(name, Duration)
-	return checked(parseDuration(v.Raw(name)))
+	return parsed(v, name, Duration, parseDuration)
 }
 
-// Words is the value of Words, taken apart at blanks; nil if there are none.
+// Words is the value of Words, taken apart at blanks, which may be none.
 func (v *Values) Words(name string) []string {
 	v.must(name, Words)
 	return strings.Fields(v.Raw(name))
@@ -189,10 +189,16 @@ func (v *Values) must(name string, kinds ...Kind) Setting {
 	return s
 }
 
-// checked is for values that were checked when they were read.
-func checked[T any](value T, err error) T {
-	if err != nil {
-		panic("settings: a value in the table is wrong: " + err.Error())
+// parsed is the value of a setting of one kind. What the file says was checked
+// when it was read; a default that cannot be parsed is a mistake in the table.
+func parsed[T any](v *Values, name string, kind Kind, parse func(string) (T, error)) T {
+	v.must(name, kind)
+	var value T
+	if raw := v.Raw(name); raw != "" {
+		var err error
+		if value, err = parse(raw); err != nil {
+			panic(fmt.Sprintf("settings: default of %s: %v", name, err))
+		}
 	}
 	return value
 }
