@@ -55,7 +55,12 @@ func (m *Mem) View(ctx context.Context, fn func(Snapshot) error) error {
 	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return fn(memSnapshot{m.buckets})
+	s := &memSnapshot{buckets: m.buckets}
+	err := fn(s)
+	if s.err != nil {
+		return s.err
+	}
+	return err
 }
 
 // Commit implements Store.
@@ -99,9 +104,12 @@ func (m *Mem) Backup(context.Context, string) error {
 	return fmt.Errorf("backup of a store in memory: %w", errors.ErrUnsupported)
 }
 
-type memSnapshot struct{ buckets map[string]map[string][]byte }
+type memSnapshot struct {
+	buckets map[string]map[string][]byte
+	err     error
+}
 
-func (s memSnapshot) Get(k Key) ([]byte, bool, error) {
+func (s *memSnapshot) Get(k Key) ([]byte, bool, error) {
 	if err := k.check(); err != nil {
 		return nil, false, err
 	}
@@ -112,8 +120,12 @@ func (s memSnapshot) Get(k Key) ([]byte, bool, error) {
 	return append([]byte{}, v...), true, nil
 }
 
-func (s memSnapshot) All(bucket string) iter.Seq2[string, []byte] {
+func (s *memSnapshot) All(bucket string) iter.Seq2[string, []byte] {
 	return func(yield func(string, []byte) bool) {
+		if err := (Key{bucket, "x"}).check(); err != nil {
+			s.err = err
+			return
+		}
 		b := s.buckets[bucket]
 		for _, id := range slices.Sorted(maps.Keys(b)) {
 			if !yield(id, append([]byte{}, b[id]...)) {

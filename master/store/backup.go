@@ -1,0 +1,113 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"go.etcd.io/bbolt"
+)
+
+// Verify reads a database or a copy of one and tells whether every record is
+// whole. It opens nothing for writing; on a database in use it may see half of
+// a commit and call that damage.
+func Verify(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if _, err := verify(f, st.Size()); err != nil {
+		return &DamagedError{Path: path, What: err.Error()}
+	}
+	return nil
+}
+
+// Backup implements Store. The copy can be opened as a database.
+func (b *Bolt) Backup(ctx context.Context, path string) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("backup to %s: %w", path, fs.ErrExist)
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if b.gone {
+		return ErrClosed
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+newSuffix+"*") // mode 0600
+	if err != nil {
+		return fmt.Errorf("backup: %w", err)
+	}
+	defer os.Remove(f.Name())
+	err = guard(func() error {
+		return b.db.View(func(tx *bbolt.Tx) error {
+			_, err := tx.WriteTo(stoppable{ctx, f})
+			return err
+		})
+	})
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("backup to %s: %w", path, noSpace(err))
+	}
+	if err := Verify(f.Name()); err != nil {
+		return fmt.Errorf("backup to %s: the copy does not match: %w", path, b.explain(err))
+	}
+	if err := place(f.Name(), path); err != nil {
+		return fmt.Errorf("backup: %w", noSpace(err))
+	}
+	return nil
+}
+
+// stoppable is a writer that ends with its context.
+type stoppable struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (s stoppable) Write(b []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.w.Write(b)
+}
+
+// newestGood is the newest file in dir that can be opened as a database;
+// empty where there is none. Temporary files do not count.
+func newestGood(dir string) string {
+	if dir == "" {
+		return ""
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return ""
+	}
+	type file struct {
+		path string
+		info fs.FileInfo
+	}
+	var files []file
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && filepath.Ext(e.Name()) == ".db" {
+			files = append(files, file{filepath.Join(dir, e.Name()), info})
+		}
+	}
+	slices.SortFunc(files, func(a, b file) int { return b.info.ModTime().Compare(a.info.ModTime()) })
+	for _, f := range files {
+		if Verify(f.path) == nil {
+			return f.path
+		}
+	}
+	return ""
+}
