@@ -1,0 +1,81 @@
+# verdecmd: "make" alone says what there is.
+
+SHELL := /bin/sh
+export GOFLAGS := -trimpath
+export VERDECMD_GUEST := $(CURDIR)/build/guest
+
+VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+TOOLS = $(CURDIR)/build/tools
+SCRIPTS = $(shell grep -rlE '^\#!/bin/((ba|da)?sh|busybox sh)' packaging .ci)
+FUZZTIME = 10s
+ARGS =
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
+		while IFS='|' read -r a b; do printf '%-16s %s\n' "$$a" "$$b"; done
+
+.PHONY: demo
+demo: ## a whole cluster with real desktops on this machine; ARGS="--detach --dir X" passes flags
+	@packaging/setup/setup --need demo
+	@$(MAKE) --no-print-directory build guest
+	@bin/verdecmd demo --guest "$(VERDECMD_GUEST)" $(ARGS)
+
+.PHONY: build
+build: ## bin/verdecmd, one static program, and its other names
+	@echo "build: bin/verdecmd $(VERSION)"
+	@CGO_ENABLED=0 go build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/verdecmd .
+	@ln -sf verdecmd bin/verdecmon
+	@ln -sf verdecmd bin/win4
+
+.PHONY: guest
+guest: ## build/guest, the tiny guest that the demo and the tests start
+	@packaging/guest/build build/guest
+
+.PHONY: test
+test: ## everything that is checked, as continuous integration does
+	@packaging/setup/setup --need test
+	@$(MAKE) --no-print-directory build guest tools check
+	@cd packaging/tools && go test ./...
+	@$(TOOLS)/testrun -race -timeout 12m ./...
+
+.PHONY: check
+check: tools ## format, vet, generated code, modules, shell scripts
+	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "gofmt wants changes in: $$out"; exit 1; }
+	CGO_ENABLED=0 go vet ./...
+	cd packaging/tools && go vet ./...
+	go mod verify
+	@rm -rf build/proto && mkdir -p build/proto && cp proto/*.proto build/proto
+	@$(TOOLS)/protogen build/proto $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc
+	@for f in build/proto/*.go; do cmp -s "$$f" "proto/$${f##*/}" || \
+		{ echo "proto/$${f##*/} is not what the .proto files say: run make proto"; exit 1; }; done
+	shellcheck $(SCRIPTS)
+
+.PHONY: proto
+proto: tools ## proto/*.pb.go from proto/*.proto
+	@$(TOOLS)/protogen proto $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc
+
+.PHONY: tools
+tools: # the programs that the other targets use
+	@mkdir -p $(TOOLS)
+	@cd packaging/tools && CGO_ENABLED=0 go build -o $(TOOLS)/ ./protogen ./testrun \
+		google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+
+.PHONY: bench
+bench: ## the benchmarks
+	@packaging/setup/setup --need demo
+	@$(MAKE) --no-print-directory build guest
+	go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (10s)
+	@for p in $$(go list ./...); do \
+		for f in $$(go test -list '^Fuzz' "$$p" | grep '^Fuzz'); do \
+			echo "fuzz: $$p $$f"; \
+			go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "$$p" || exit 1; \
+		done; \
+	done
+
+.PHONY: clean
+clean: ## remove what was built; demos stay
+	rm -rf bin build
