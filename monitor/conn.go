@@ -1,0 +1,258 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// style is how a connection is written to.
+type style struct {
+	verbose, progress bool
+	format            Format
+}
+
+// conn is one connection. Its own goroutine reads, executes and answers one
+// command after the other; a second one exists while events are on.
+type conn struct {
+	s      *server
+	nc     net.Conn
+	in     lineReader
+	caller Caller
+	level  Level
+	start  time.Time
+
+	session  bool          // stays open without commands
+	began    bool          // a byte has come
+	linger   time.Duration // of a short connection, now
+	last     time.Time     // when something came or was answered
+	answered bool          // everything before the next line was answered
+	waited   bool          // the next line was waited for after that
+	quit     bool          // the last reply was sent
+	events   *subscription // nil: off
+
+	// mu guards out, style and writing to nc: whoever holds it may append
+	// whole replies or events and write them.
+	mu    sync.Mutex
+	out   []byte
+	style style
+	dead  error // the first failure to write: the client is gone
+}
+
+// Replies are gathered up to this size before they are written.
+const gather = 64 << 10
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 4096); return &b }}
+
+var (
+	errStopping = errors.New("the master stops")
+	errQuiet    = errors.New("the time of the connection is over")
+)
+
+func newConn(s *server, nc net.Conn, caller Caller) *conn {
+	now := time.Now()
+	c := &conn{s: s, nc: nc, caller: caller, level: s.levels.level(caller), start: now, last: now, linger: s.cfg.Linger}
+	c.in.nc, c.in.block, c.in.arrived = nc, c.block, c.gotBytes
+	return c
+}
+
+// serve works the connection off and closes it.
+func (c *conn) serve() {
+	b := buffers.Get().(*[]byte)
+	c.out = (*b)[:0]
+	// Wake the reader, and give a blocked writer little time.
+	awake := context.AfterFunc(c.s.stopping, func() {
+		c.nc.SetReadDeadline(time.Unix(1, 0))
+		c.nc.SetWriteDeadline(time.Now().Add(stopWrite))
+	})
+	defer awake()
+	err := c.loop()
+	subscribed := c.events != nil
+	c.unsubscribe()
+	switch {
+	case errors.Is(err, errStopping):
+		c.mu.Lock()
+		if subscribed {
+			c.encode(func(r *Row) { r.end(652, nil, "The cluster master is stopping.") })
+		}
+		c.encode(func(r *Row) {
+			r.end(421, []Pair{{"reason", "stopping"}}, "The cluster master is stopping and closes the connection.")
+		})
+		c.mu.Unlock()
+	case errors.Is(err, errQuiet) && c.session:
+		c.mu.Lock()
+		c.encode(func(r *Row) {
+			r.end(421, []Pair{{"reason", "idle"}}, "The connection was idle for too long and is closed.")
+		})
+		c.mu.Unlock()
+	}
+	c.mu.Lock()
+	c.flush()
+	dead := c.dead
+	if cap(c.out) <= 4<<20 {
+		*b = c.out[:0]
+		buffers.Put(b)
+	}
+	c.out = nil
+	c.mu.Unlock()
+	if dead != nil || err == nil && c.in.eof {
+		c.nc.Close()
+		return
+	}
+	part(c.nc, time.Second)
+}
+
+// loop answers commands until the connection is to end. It returns nil after
+// quit or the end of the stream.
+func (c *conn) loop() error {
+	for {
+		if c.s.stopping.Err() != nil {
+			return errStopping
+		}
+		line, ended, err := c.in.next()
+		switch {
+		case errors.Is(err, errTooLong):
+			c.arrive()
+			c.answerError(refusef(504, "the line is longer than %d bytes", maxLine))
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return c.readError(err)
+		default:
+			c.arrive()
+			if err := c.execute(string(line), ended); err != nil {
+				return err
+			}
+		}
+		if c.quit || c.gone() {
+			return nil
+		}
+		c.answered = true
+		c.last = time.Now()
+	}
+}
+
+// arrive counts a line that came after everything before it was answered: who
+// converses is not cut off.
+func (c *conn) arrive() {
+	if c.waited {
+		c.linger = min(4*c.linger, c.s.cfg.MaxLinger)
+	}
+	c.waited, c.answered = false, false
+}
+
+// gotBytes is called when something came from the client.
+func (c *conn) gotBytes() {
+	c.last = time.Now()
+	if !c.began {
+		c.began = true
+		if c.last.Sub(c.start) > c.s.cfg.Typing {
+			c.session = true // somebody types
+		}
+	}
+}
+
+// block is called before a read that may wait.
+func (c *conn) block() error {
+	c.mu.Lock()
+	c.flush()
+	dead := c.dead
+	c.mu.Unlock()
+	if dead != nil {
+		return dead
+	}
+	c.waited = c.waited || c.answered
+	var deadline time.Time
+	switch cfg := &c.s.cfg; {
+	case !c.began:
+		deadline = c.start.Add(cfg.FirstByte)
+	case c.session && cfg.Idle > 0:
+		deadline = c.last.Add(cfg.Idle)
+	case !c.session && c.linger > 0:
+		deadline = c.last.Add(c.linger)
+	}
+	c.nc.SetReadDeadline(deadline)
+	if c.s.stopping.Err() != nil {
+		return errStopping // its wake-up may have come before our deadline
+	}
+	return nil
+}
+
+// readError gives a failure of reading its meaning.
+func (c *conn) readError(err error) error {
+	switch {
+	case c.s.stopping.Err() != nil:
+		return errStopping
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errQuiet
+	}
+	return err
+}
+
+func (c *conn) gone() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.dead != nil
+}
+
+// encode appends to what is to be written; c.mu is held.
+func (c *conn) encode(f func(*Row)) {
+	if c.dead != nil {
+		return
+	}
+	r := Row{buf: c.out, format: c.style.format, human: c.s.cfg.Human, limit: stringLimit}
+	f(&r)
+	c.out = r.buf
+}
+
+// answer appends a reply. It is written when enough is gathered or when the
+// connection has to wait for the client.
+func (c *conn) answer(p *Reply) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := len(c.out)
+	defer func() {
+		if v := recover(); v != nil {
+			c.out = c.out[:before]
+			panic(v) // dispatch answers it
+		}
+	}()
+	c.encode(func(r *Row) { r.reply(p) })
+	if len(c.out) >= gather {
+		c.flush()
+	}
+}
+
+// tell writes a line that is complete by itself at once.
+func (c *conn) tell(code int, pairs []Pair, text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.encode(func(r *Row) { r.end(code, pairs, text) })
+	c.flush()
+}
+
+// stopWrite is how long a client may take to read when the master stops.
+const stopWrite = 2 * time.Second
+
+// flush writes what was gathered; c.mu is held. A client that takes nothing
+// for WriteTimeout is gone.
+func (c *conn) flush() {
+	rest := c.out
+	c.out = c.out[:0]
+	for len(rest) > 0 && c.dead == nil {
+		limit := c.s.cfg.WriteTimeout
+		c.nc.SetWriteDeadline(time.Now().Add(limit))
+		if c.s.stopping.Err() != nil {
+			c.nc.SetWriteDeadline(time.Now().Add(min(limit, stopWrite)))
+		}
+		n, err := c.nc.Write(rest)
+		rest = rest[n:]
+		if err != nil && (n == 0 || !errors.Is(err, os.ErrDeadlineExceeded)) {
+			c.dead = err
+		}
+	}
+}

@@ -1,0 +1,277 @@
+package monitor
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+)
+
+// execute answers one line. The error ends the connection.
+func (c *conn) execute(line string, ended bool) error {
+	if err := checkChars([]byte(line)); err != nil {
+		c.answerError(err)
+		return nil
+	}
+	name, rest := cutName(line)
+	if name == "" {
+		return nil
+	}
+	cmd := c.s.cfg.Table.byName[name]
+	var words []word
+	if cmd == nil || !cmd.Rest {
+		var err *Error
+		if words, err = splitWords(line); err != nil {
+			c.answerError(err)
+			return nil
+		}
+		name = asciiLower(words[0].text) // it may be quoted
+		if cmd = c.s.cfg.Table.byName[name]; cmd == nil {
+			c.answerError(c.s.cfg.Table.unknown(name, c.level))
+			return nil
+		}
+	}
+	if !ended && cmd.Level > Viewer {
+		// Its writer may have been cut off in the middle of a name.
+		c.answerError(refusef(503, "the line was not ended, and %s changes something: it was not executed", cmd.Name))
+		return nil
+	}
+	start := time.Now()
+	reply, err := c.run(cmd, words, rest)
+	if cmd.Level > Viewer || reply.Code == 530 {
+		c.audit(line, reply.Code, time.Since(start))
+	}
+	if err != nil {
+		return err
+	}
+	return c.finish(cmd, &reply, line)
+}
+
+// run executes a command; whatever goes wrong becomes its reply. The error is
+// errStopping where the master stopped while the command waited.
+func (c *conn) run(cmd *Command, words []word, rest string) (Reply, error) {
+	call := Call{Level: c.level, Caller: c.caller, conn: c}
+	if refusal := c.permit(cmd, words, rest, &call); refusal != nil {
+		return refusal.reply(), nil
+	}
+	reply, err := c.protected(cmd, &call)
+	if err == nil {
+		return reply, nil
+	}
+	var refusal *Error
+	switch {
+	case errors.Is(err, errStopping):
+		return Reply{Code: 421}, errStopping
+	case errors.As(err, &refusal):
+		return refusal.reply(), nil
+	}
+	return c.internal(cmd.Name, err, nil), nil
+}
+
+// permit checks the level and the arguments.
+func (c *conn) permit(cmd *Command, words []word, rest string, call *Call) *Error {
+	if cmd.Level > c.level {
+		return denied(cmd.Level, c.level)
+	}
+	if cmd.Rest {
+		call.Args = map[string]string{"line": rest}
+		return nil
+	}
+	args, err := cmd.bind(words[1:])
+	if err != nil {
+		return err
+	}
+	for i := range cmd.Args {
+		if a := &cmd.Args[i]; a.Level > c.level {
+			if _, ok := args[a.Name]; ok {
+				return denied(a.Level, c.level)
+			}
+		}
+	}
+	call.Args = args
+	return nil
+}
+
+func denied(needs, has Level) *Error {
+	return &Error{
+		Code:  530,
+		Pairs: []Pair{{"needs", needs.String()}, {"level", has.String()}},
+		Text:  fmt.Sprintf("This needs the level %s; yours is %s.", needs, has),
+	}
+}
+
+// protected runs the command; a panic in it is an internal error and the
+// master lives on.
+func (c *conn) protected(cmd *Command, call *Call) (reply Reply, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			reply, err = c.internal(cmd.Name, fmt.Errorf("panic: %v", v), debug.Stack()), nil
+		}
+	}()
+	ctx := WithCaller(c.s.work, c.caller)
+	return cmd.Run(ctx, call)
+}
+
+// internal logs a fault of the master and makes the reply that refers to it.
+func (c *conn) internal(name string, err error, stack []byte) Reply {
+	var raw [4]byte
+	rand.Read(raw[:])
+	ref := hex.EncodeToString(raw[:])
+	c.s.log.Error().Str("ref", ref).Str("command", name).Err(err).Bytes("stack", stack).Msg("a command met a fault of the master")
+	return Reply{
+		Code:  451,
+		Pairs: []Pair{{"ref", ref}, {"msg", "internal error, see the log of the master"}},
+		Text:  fmt.Sprintf("The master met an internal error; look for ref=%s in its log.", ref),
+	}
+}
+
+// finish sends the reply. A fault in writing it is answered like one in the
+// command.
+func (c *conn) finish(cmd *Command, reply *Reply, line string) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			r := c.internal(cmd.Name, fmt.Errorf("panic: %v", v), debug.Stack())
+			c.answer(&r)
+		}
+	}()
+	c.answer(reply)
+	c.startEvents()
+	return nil
+}
+
+func (c *conn) answerError(err *Error) {
+	r := err.reply()
+	c.answer(&r)
+}
+
+func (e *Error) reply() Reply { return Reply{Code: e.Code, Pairs: e.Pairs, Text: e.Text} }
+
+func (c *conn) audit(line string, code int, took time.Duration) {
+	c.s.log.Info().Int("pid", c.caller.PID).Int("uid", c.caller.UID).Str("caller", c.caller.Name).
+		Str("line", line).Int("code", code).Dur("took", took).Msg("admin command")
+}
+
+func asciiLower(s string) string {
+	b := []byte(s)
+	for i, x := range b {
+		if x >= 'A' && x <= 'Z' {
+			b[i] = x + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
+
+// wait waits for a job and tells its progress, until it has finished, the
+// limit has passed (0: none), the client is gone or the master stops. first
+// is the text of the line 150.
+func (c *Call) wait(ctx context.Context, b JobAdmin, j Job, limit time.Duration, first string) (Job, error) {
+	if c.conn.style.progress && !j.Finished() {
+		c.conn.tell(150, startedPairs(j), first)
+	}
+	wake, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.conn.s.stopping, cancel)()
+	start := time.Now()
+	for !j.Finished() {
+		pause := c.conn.s.cfg.Progress
+		if limit > 0 {
+			pause = min(pause, limit-time.Since(start))
+		}
+		tick, end := context.WithTimeout(wake, pause)
+		next, err := b.WaitJob(tick, j.ID)
+		late := tick.Err() != nil
+		end()
+		switch {
+		case err == nil && next.Finished():
+			return next, nil
+		case c.conn.s.stopping.Err() != nil:
+			return j, errStopping
+		case err != nil && !late:
+			return j, err
+		}
+		if limit > 0 && time.Since(start) >= limit {
+			return j, errLimit
+		}
+		if gone(c.conn.nc) {
+			return j, errGone
+		}
+		if known, ok := b.Job(j.ID); ok {
+			j = known
+		}
+		if c.conn.style.progress && !j.Finished() {
+			c.conn.tell(110, progressPairs(j), progressText(j))
+		}
+	}
+	return j, nil
+}
+
+var (
+	errLimit = errors.New("the limit has passed")
+	errGone  = &Error{Code: 443, Text: "the client is gone"} // nobody reads it
+)
+
+func startedPairs(j Job) []Pair {
+	p := []Pair{{"job", j.ID}, {objectKey(j), j.Object}}
+	if j.Limit > 0 {
+		p = append(p, Pair{"limit", j.Limit})
+	}
+	return p
+}
+
+// objectKey is what a job works on, as a key: every action so far is named
+// after it, shutdownuser after the user.
+func objectKey(j Job) string {
+	for _, kind := range []string{"user", "server"} {
+		if len(j.Action) > len(kind) && j.Action[len(j.Action)-len(kind):] == kind {
+			return kind
+		}
+	}
+	return "object"
+}
+
+func progressPairs(j Job) []Pair {
+	p := []Pair{{"job", j.ID}, {"elapsed", j.Elapsed}}
+	if j.Limit > 0 {
+		p = append(p, Pair{"limit", j.Limit})
+	}
+	if j.Percent > 0 {
+		p = append(p, Pair{"percent", j.Percent})
+	}
+	return append(p, Pair{"msg", j.Message})
+}
+
+func progressText(j Job) string {
+	msg := upperFirst(j.Message)
+	if msg == "" {
+		msg = "Working"
+	}
+	if j.Limit > 0 {
+		return fmt.Sprintf("%s, %d of %d s.", msg, int(j.Elapsed.Seconds()), int(j.Limit.Seconds()))
+	}
+	return fmt.Sprintf("%s, %d s.", msg, int(j.Elapsed.Seconds()))
+}
+
+// withJob is the final reply of a job; joined where another command had
+// started it.
+func withJob(j Job, joined bool) Reply {
+	pairs := make([]Pair, 0, len(j.Pairs)+2)
+	has := false
+	for _, p := range j.Pairs {
+		has = has || p.Key == "job"
+		if p.Key == "msg" && !has {
+			pairs = append(pairs, Pair{"job", j.ID})
+			has = true
+		}
+		pairs = append(pairs, p)
+	}
+	if !has {
+		pairs = append(pairs, Pair{"job", j.ID})
+	}
+	if joined {
+		pairs = append(pairs, Pair{"joined", true})
+	}
+	return Reply{Code: j.Code, Pairs: pairs, Text: j.Text}
+}
