@@ -9,9 +9,9 @@ import (
 )
 
 // A sealed record is version (1 byte), payload length (4, big endian), sum
-// (4, big endian), payload. The sum is CRC-32C over the key's length, the key
-// (bucket, NUL, ID), the payload's length and the payload: a record that was
-// moved to another key does not match either.
+// (4, big endian), payload. The sum is CRC-32C over the key (bucket, NUL, ID)
+// and the payload, begun with both lengths: a record that was moved to another
+// key does not match either.
 const (
 	sealVersion = 1
 	sealHeader  = 9
@@ -28,12 +28,7 @@ func splitRow(row []byte) Key {
 }
 
 func sum(row, payload []byte) uint32 {
-	var n [4]byte
-	binary.BigEndian.PutUint32(n[:], uint32(len(row)))
-	s := crc32.Update(0, castagnoli, n[:])
-	s = crc32.Update(s, castagnoli, row)
-	binary.BigEndian.PutUint32(n[:], uint32(len(payload)))
-	s = crc32.Update(s, castagnoli, n[:])
+	s := crc32.Update(uint32(len(row))<<21^uint32(len(payload)), castagnoli, row)
 	return crc32.Update(s, castagnoli, payload)
 }
 

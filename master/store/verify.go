@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"slices"
 )
 
 // verify reads a database file as bytes, without bbolt: bbolt trusts what it
@@ -64,6 +65,7 @@ type verifier struct {
 	pages    uint64 // high water mark
 	root     uint64
 	owner    []bool // by page: is part of the tree
+	buffers  [maxDepth + 1][]byte
 
 	sawTop bool
 	head   *head
@@ -118,19 +120,23 @@ func (v *verifier) tree(id uint64, depth int, low, high []byte, leaf func(flags 
 	if depth > maxDepth {
 		return fmt.Errorf("page %d: the tree is too deep", id)
 	}
-	page, err := v.page(id)
+	page, err := v.page(id, depth)
 	if err != nil {
 		return err
 	}
 	return v.walk(page, id, depth, low, high, leaf)
 }
 
-// page reads one page with its overflow and marks it as used.
-func (v *verifier) page(id uint64) ([]byte, error) {
+// page reads one page with its overflow and marks it as used. It is valid until
+// the next page of the same depth is read.
+func (v *verifier) page(id uint64, depth int) ([]byte, error) {
 	if id < 2 || id >= v.pages {
 		return nil, fmt.Errorf("page %d is outside of the file", id)
 	}
-	page := make([]byte, v.pageSize)
+	if v.buffers[depth] == nil {
+		v.buffers[depth] = make([]byte, v.pageSize)
+	}
+	page := v.buffers[depth]
 	if _, err := v.r.ReadAt(page, int64(id)*v.pageSize); err != nil {
 		return nil, fmt.Errorf("page %d: %w", id, err)
 	}
@@ -148,7 +154,7 @@ func (v *verifier) page(id uint64) ([]byte, error) {
 		v.owner[i] = true
 	}
 	if more > 0 {
-		page = append(page, make([]byte, int64(more)*v.pageSize)...)
+		page = slices.Concat(page, make([]byte, int64(more)*v.pageSize))
 		if _, err := v.r.ReadAt(page[v.pageSize:], int64(id+1)*v.pageSize); err != nil {
 			return nil, fmt.Errorf("page %d: %w", id+1, err)
 		}
@@ -224,7 +230,7 @@ func (v *verifier) topBucket(flags uint32, key, value []byte) error {
 	v.sawTop = true
 	root := order.Uint64(value)
 	if root != 0 {
-		return v.tree(root, 0, nil, nil, v.record)
+		return v.tree(root, 1, nil, nil, v.record)
 	}
 	inline := value[bucketHeader:]
 	if len(inline) < pageHeader || order.Uint16(inline[8:]) != pageLeaf {
