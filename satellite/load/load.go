@@ -88,14 +88,13 @@ func (s *Sampler) Sample(now time.Time) (Load, error) {
 	note("load average", err)
 	l.MemTotal, l.MemFree, err = s.kernel.memory()
 	note("memory", err)
-	for _, sp := range []struct {
-		what string
-		sp   *space
-		free *uint64
-	}{{"snap directory", s.snap, &l.SnapFree}, {"home directories", s.home, &l.HomeFree}} {
-		info, err := sp.sp.ask(askFor)
-		note(sp.what, err)
-		*sp.free = info.free
+	info, err := s.home.ask(askFor)
+	note("home directories", err)
+	l.HomeFree, l.SnapFree = info.free, info.free
+	if s.snap != s.home {
+		info, err = s.snap.ask(askFor)
+		note("snap directory", err)
+		l.SnapFree = info.free
 	}
 	note("pressure", s.pressure(&l))
 	return l.sane(), errors.Join(errs...)

@@ -60,7 +60,7 @@ func TestSample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.SnapFree == 0 || got.SnapFree != got.HomeFree {
+	if got.SnapFree == 0 || got.SnapFree != got.HomeFree { // one directory, asked once
 		t.Errorf("free: got %d and %d", got.SnapFree, got.HomeFree)
 	}
 	got.SnapFree, got.HomeFree = 0, 0
