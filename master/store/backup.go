@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"go.etcd.io/bbolt"
 )
@@ -83,27 +84,23 @@ func (s stoppable) Write(b []byte) (int, error) {
 	return s.w.Write(b)
 }
 
-// newestGood is the newest file in dir that can be opened as a database;
+// newestGood is the newest file in dirs that can be opened as a database;
 // empty where there is none. Temporary files do not count.
-func newestGood(dir string) string {
-	if dir == "" {
-		return ""
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return ""
-	}
+func newestGood(dirs []string) string {
 	type file struct {
 		path string
-		info fs.FileInfo
+		made time.Time
 	}
 	var files []file
-	for _, e := range entries {
-		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && filepath.Ext(e.Name()) == ".db" {
-			files = append(files, file{filepath.Join(dir, e.Name()), info})
+	for _, dir := range dirs {
+		entries, _ := os.ReadDir(dir) // a directory that is not there has no copy
+		for _, e := range entries {
+			if info, err := e.Info(); err == nil && info.Mode().IsRegular() && filepath.Ext(e.Name()) == ".db" {
+				files = append(files, file{filepath.Join(dir, e.Name()), info.ModTime()})
+			}
 		}
 	}
-	slices.SortFunc(files, func(a, b file) int { return b.info.ModTime().Compare(a.info.ModTime()) })
+	slices.SortFunc(files, func(a, b file) int { return b.made.Compare(a.made) })
 	for _, f := range files {
 		if Verify(f.path) == nil {
 			return f.path

@@ -20,19 +20,12 @@ import (
 // ErrInUse: another process has the database open.
 var ErrInUse = errors.New("another process has the database open")
 
-// Options of Open. The zero value is ready.
-type Options struct {
-	// Copies is the directory of hot copies, looked through for the newest
-	// good one when the database is damaged. Empty: none is named.
-	Copies string
-}
-
 // Bolt is the Store in a file. Open makes it, Close ends it.
 type Bolt struct {
-	path  string
-	opts  Options
-	db    *bbolt.DB
-	epoch Epoch
+	path   string
+	copies []string // directories of hot copies
+	db     *bbolt.DB
+	epoch  Epoch
 
 	queue  chan *request
 	closed chan struct{}  // closed by Close: the writer ends when the queue is empty
@@ -47,8 +40,10 @@ type Bolt struct {
 // verifies every record first; a damaged file is a *DamagedError and is left
 // as it is. Files that others may read or write, and files on a network or
 // cluster file system, where neither lock nor memory map is to be trusted, are
-// refused. It does not wait for another process: that is ErrInUse.
-func Open(path string, opts Options) (*Bolt, error) {
+// refused. It does not wait for another process: that is ErrInUse. copies are
+// directories of hot copies (*.db): the error of a damaged database names the
+// newest good one of them.
+func Open(path string, copies ...string) (*Bolt, error) {
 	if err := localOnly(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
@@ -58,7 +53,7 @@ func Open(path string, opts Options) (*Bolt, error) {
 			return nil, fmt.Errorf("database %s: making it: %w", path, err)
 		}
 	}
-	b := &Bolt{path: path, opts: opts, queue: make(chan *request, 1024), closed: make(chan struct{})}
+	b := &Bolt{path: path, copies: copies, queue: make(chan *request, 1024), closed: make(chan struct{})}
 	var h head
 	db, err := openVerified(path, &h)
 	if err != nil {
@@ -277,7 +272,7 @@ func (b *Bolt) explain(err error) error {
 		return fmt.Errorf("database %s: %w", b.path, err)
 	}
 	back := "stop the master, move the file away and put a good copy in its place (mode 0600)"
-	if c := newestGood(b.opts.Copies); c != "" {
+	if c := newestGood(b.copies); c != "" {
 		back = fmt.Sprintf("the newest good copy is %s: with the master stopped, mv %s %s.damaged && cp -p %s %s", c, b.path, b.path, c, b.path)
 	}
 	return &DamagedError{Path: b.path, What: d.What, Back: back}

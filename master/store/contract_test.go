@@ -22,7 +22,7 @@ type epochStore interface {
 
 func openTest(t testing.TB, path string) *Bolt {
 	t.Helper()
-	b, err := Open(path, Options{})
+	b, err := Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +248,7 @@ func TestEnginesAgree(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		run++
 		path := filepath.Join(dir, fmt.Sprintf("%d.db", run))
-		b, err := Open(path, Options{})
+		b, err := Open(path)
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -284,7 +284,7 @@ func TestEnginesAgree(t *testing.T) {
 				if err := b.Close(); err != nil {
 					rt.Fatal(err)
 				}
-				if b, err = Open(path, Options{}); err != nil {
+				if b, err = Open(path); err != nil {
 					rt.Fatal(err)
 				}
 				if m.Restart(); b.Epoch() != before+1 {

@@ -108,7 +108,7 @@ func TestDamage(t *testing.T) {
 				if err := os.WriteFile(file, bad, 0o600); err != nil {
 					t.Fatal(err)
 				}
-				b, err := Open(file, Options{})
+				b, err := Open(file)
 				if err != nil {
 					if d := (*DamagedError)(nil); !errors.As(err, &d) || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), file) {
 						t.Fatalf("%d: not one clear line: %v", i, err)
@@ -230,7 +230,7 @@ func TestOpenRefusals(t *testing.T) {
 			openTest(t, path).Close()
 			test.prepare(t, path)
 			began := time.Now()
-			_, err := Open(path, Options{})
+			_, err := Open(path)
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), path) {
 				t.Errorf("got %v, want the path and %q", err, test.want)
 			}
@@ -240,7 +240,7 @@ func TestOpenRefusals(t *testing.T) {
 		})
 	}
 	t.Run("no directory", func(t *testing.T) {
-		_, err := Open(filepath.Join(t.TempDir(), "none", "x.db"), Options{})
+		_, err := Open(filepath.Join(t.TempDir(), "none", "x.db"))
 		if !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("got %v, want %v", err, os.ErrNotExist)
 		}
@@ -324,7 +324,7 @@ func TestBackup(t *testing.T) {
 	all, _ := os.ReadFile(path)
 	clear(all[testPage : 2*testPage])
 	os.WriteFile(path, all, 0o600)
-	_, err := Open(path, Options{Copies: copies})
+	_, err := Open(path, copies)
 	if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), newest) || !strings.Contains(err.Error(), "cp -p") {
 		t.Errorf("got %v, want it to name %s", err, newest)
 	}

@@ -34,7 +34,7 @@ const writers = 8
 // childWrite commits pairs of records as fast as it can and says which are
 // acknowledged, until it is killed.
 func childWrite(path string) error {
-	b, err := Open(path, Options{})
+	b, err := Open(path)
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func childWrite(path string) error {
 func childCreate(dir string) error {
 	fmt.Println("started")
 	for i := 0; ; i++ {
-		b, err := Open(filepath.Join(dir, fmt.Sprintf("%d-%d.db", os.Getpid(), i)), Options{})
+		b, err := Open(filepath.Join(dir, fmt.Sprintf("%d-%d.db", os.Getpid(), i)))
 		if err != nil {
 			return err
 		}
@@ -83,7 +83,7 @@ func childCreate(dir string) error {
 // childFull meets a full disk: a limit on the size of files stands in for it.
 func childFull(path string) error {
 	signal.Ignore(unix.SIGXFSZ)
-	b, err := Open(path, Options{})
+	b, err := Open(path)
 	if err != nil {
 		return err
 	}
