@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +17,9 @@ const (
 	CAFile       = "ca.pem"       // certificate of the cluster's authority
 	IdentityFile = "identity.pem" // certificate and key of this machine, 0600
 )
+
+// warnBefore is how long before its end a certificate is worth a warning.
+const warnBefore = 30 * 24 * time.Hour
 
 // Credentials are this machine's identity and the authority that it trusts.
 type Credentials struct {
@@ -51,7 +53,7 @@ func Load(dir string, want Role) (*Credentials, error) {
 	}
 	c, err := newCredentials(caPEM, ownPEM)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("credentials in %s: %w", dir, err)
 	}
 	if c.Identity.Role != want {
 		return nil, fmt.Errorf("%s is the certificate of a %s, a %s needs its own: %s", path, c.Identity.Role, want, fix)
@@ -91,20 +93,13 @@ func read(path string, forbidden fs.FileMode, fix string) ([]byte, error) {
 
 // newCredentials parses both files. The error never quotes them.
 func newCredentials(caPEM, ownPEM []byte) (*Credentials, error) {
-	block, _ := pem.Decode(caPEM)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return nil, fmt.Errorf("%s beside it holds no certificate", CAFile)
-	}
-	ca, err := x509.ParseCertificate(block.Bytes)
+	ca, err := parseCA(caPEM)
 	if err != nil {
-		return nil, fmt.Errorf("%s beside it: %w", CAFile, err)
-	}
-	if !ca.IsCA {
-		return nil, fmt.Errorf("%s beside it is not the certificate of an authority", CAFile)
+		return nil, err
 	}
 	own, err := tls.X509KeyPair(ownPEM, ownPEM)
 	if err != nil {
-		return nil, fmt.Errorf("no certificate with its key: %w", err)
+		return nil, fmt.Errorf("%s holds no certificate with its key: %w", IdentityFile, err)
 	}
 	leaf, err := x509.ParseCertificate(own.Certificate[0])
 	if err != nil {
@@ -115,7 +110,7 @@ func newCredentials(caPEM, ownPEM []byte) (*Credentials, error) {
 		return nil, err
 	}
 	if err := leaf.CheckSignatureFrom(ca); err != nil {
-		return nil, fmt.Errorf("certificate and %s are of two clusters: copy both files from one enrolment", CAFile)
+		return nil, fmt.Errorf("%s and %s are of two clusters: copy both files from one enrolment", IdentityFile, CAFile)
 	}
 	return &Credentials{Identity: id, NotAfter: leaf.NotAfter, own: own, leaf: leaf, ca: ca}, nil
 }
@@ -136,8 +131,18 @@ func (c *Credentials) Check() error {
 	return nil
 }
 
-// Expires tells how long the own certificate is still valid; negative: over.
-func (c *Credentials) Expires() time.Duration { return c.NotAfter.Sub(c.now()) }
+// Warning is a line for the log where the own certificate ends within 30 days
+// or is not valid now, else empty.
+func (c *Credentials) Warning() string {
+	if err := c.Check(); err != nil {
+		return err.Error()
+	}
+	left := c.NotAfter.Sub(c.now())
+	if left > warnBefore {
+		return ""
+	}
+	return fmt.Sprintf("the own certificate (%s) ends at %s, in %v: make a new one with \"verdecmd enrol\" on the master and restart", c.Identity, c.NotAfter.UTC().Format(time.RFC3339), skew(left))
+}
 
 // ServerTLS is for the master's port: it admits satellites of the same
 // cluster and nobody else.

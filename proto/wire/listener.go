@@ -1,12 +1,12 @@
 package wire
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 )
@@ -96,15 +96,15 @@ func address(a net.Addr) string {
 // succeeded, and the log when not.
 type provingCredentials struct {
 	credentials.TransportCredentials
-	report Reporter
+	refused *throttle
 }
 
 func (p *provingCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := p.TransportCredentials.ServerHandshake(c)
 	if err != nil {
 		// Somebody who only looks whether the port is open is no news.
-		if !errors.Is(err, io.EOF) && !errors.Is(err, context.Canceled) {
-			p.report.report(Report{What: "connection refused", Address: c.RemoteAddr().String(), Err: err})
+		if !errors.Is(err, io.EOF) {
+			p.refused.report(Report{What: "connection refused", Address: c.RemoteAddr().String(), Err: errors.New(clean(err.Error(), maxText))})
 		}
 		return nil, nil, err
 	}
@@ -115,5 +115,37 @@ func (p *provingCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.
 }
 
 func (p *provingCredentials) Clone() credentials.TransportCredentials {
-	return &provingCredentials{TransportCredentials: p.TransportCredentials.Clone(), report: p.report}
+	return &provingCredentials{TransportCredentials: p.TransportCredentials.Clone(), refused: p.refused}
+}
+
+// throttle lets strangers write few lines into the log: burst in each period,
+// the next line tells how many were dropped.
+type throttle struct {
+	to Reporter
+
+	mu      sync.Mutex // guards all below
+	since   time.Time
+	sent    int
+	dropped int
+}
+
+const (
+	burst  = 10
+	period = 10 * time.Second
+)
+
+func (t *throttle) report(r Report) {
+	t.mu.Lock()
+	if now := time.Now(); now.Sub(t.since) >= period {
+		t.since, t.sent = now, 0
+	}
+	if t.sent >= burst {
+		t.dropped++
+		t.mu.Unlock()
+		return
+	}
+	t.sent++
+	r.Dropped, t.dropped = t.dropped, 0
+	t.mu.Unlock()
+	t.to.report(r)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 
+	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
 )
 
@@ -18,6 +19,20 @@ type Report struct {
 	Ref     string // given to the caller of that call, to find it in the log
 	Err     error
 	Stack   []byte // of the panic
+	Dropped int    // refused connections before this one that were not reported
+}
+
+// MarshalZerologObject writes what is known into a log line.
+func (r Report) MarshalZerologObject(e *zerolog.Event) {
+	e.Str("what", r.What).AnErr("cause", r.Err)
+	for _, f := range []struct{ name, value string }{{"address", r.Address}, {"method", r.Method}, {"ref", r.Ref}, {"stack", string(r.Stack)}} {
+		if f.value != "" {
+			e.Str(f.name, f.value)
+		}
+	}
+	if r.Dropped > 0 {
+		e.Int("dropped", r.Dropped)
+	}
 }
 
 // Reporter writes a Report to a log. It must be safe for many goroutines; nil
