@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -46,6 +47,8 @@ func (n nss) getent(args ...string) ([]byte, error) {
 	switch {
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("%s: no answer within %v: is the directory server down?", what, n.limit)
+	case out.full:
+		return nil, fmt.Errorf("%s: more than %d bytes of output", what, maxFile)
 	case errors.As(err, &exit) && exit.ExitCode() == 2:
 		return nil, errNoEntry
 	case errors.Is(err, exec.ErrNotFound):
@@ -58,11 +61,15 @@ func (n nss) getent(args ...string) ([]byte, error) {
 
 // limited is a buffer that takes no more than maxFile bytes. It does not embed
 // the buffer, whose ReadFrom would be used instead of Write.
-type limited struct{ buf bytes.Buffer }
+type limited struct {
+	buf  bytes.Buffer
+	full bool
+}
 
 func (l *limited) Write(p []byte) (int, error) {
 	if l.buf.Len()+len(p) > maxFile {
-		return 0, fmt.Errorf("more than %d bytes of output", maxFile)
+		l.full = true
+		return 0, io.ErrShortWrite // ends the program at its next write
 	}
 	return l.buf.Write(p)
 }
