@@ -1,0 +1,241 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"verdecmd/proto/wire"
+)
+
+// Files and directories below the master's PKI directory, beside those that
+// wire names. The key is the secret of the whole cluster.
+const (
+	caKeyFile     = "ca.key"
+	enrolledDir   = "enrolled"   // NAME: the UUID that was given to it
+	satellitesDir = "satellites" // NAME/: what enrol writes without --out
+)
+
+// Lives of the certificates. There is no renewal over the network yet: a year
+// is long enough not to be a nuisance, the programs warn 30 days before, and
+// "enrol" with the same name makes the next one. The master's own lasts as
+// long as the authority, since it could make itself a new one at any time.
+const (
+	masterLife    = 20 * 365 * 24 * time.Hour // shortened to the authority's
+	satelliteLife = 365 * 24 * time.Hour
+)
+
+// ErrInitialised refuses to make a second cluster where there is one.
+var ErrInitialised = errors.New("there is a cluster already")
+
+// Init makes a new cluster in dir: its id, its authority and the master's own
+// certificate. dir appears as a whole or not at all; where it holds anything,
+// nothing is touched. It returns the cluster's id.
+func Init(dir string, now time.Time) (cluster string, err error) {
+	dir = filepath.Clean(dir)
+	if names, err := os.ReadDir(dir); err == nil && len(names) > 0 {
+		if old, err := loadAuthority(dir); err == nil {
+			return "", fmt.Errorf("%s: %w (%s): nothing to do; to make another one, choose another directory", dir, ErrInitialised, old.Cluster)
+		}
+		return "", fmt.Errorf("%s is not empty (it holds %s) and no usable cluster: move it away first", dir, names[0].Name())
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return "", err
+	}
+	a, err := wire.NewAuthority(now)
+	if err != nil {
+		return "", err
+	}
+	key, err := a.KeyPEM()
+	if err != nil {
+		return "", err
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", err
+	}
+	own, err := a.Issue(wire.Identity{Role: wire.Master, ID: wire.NewUUID(), Name: name}, now, masterLife)
+	if err != nil {
+		return "", err
+	}
+	temp, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+".new-*") // mode 0700
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(temp) // nothing is there any more after the rename
+	err = errors.Join(
+		writeFile(filepath.Join(temp, caKeyFile), key, 0o600),
+		writeFile(filepath.Join(temp, wire.CAFile), a.CertPEM, 0o644),
+		writeFile(filepath.Join(temp, wire.IdentityFile), own, 0o600),
+	)
+	if err != nil {
+		return "", err
+	}
+	// Fails where somebody else was faster: a directory takes the place of an
+	// empty one only. (os.Rename would refuse that too.)
+	if err := unix.Rename(temp, dir); err != nil {
+		return "", &os.LinkError{Op: "rename", Old: temp, New: dir, Err: err}
+	}
+	return a.Cluster, syncDir(filepath.Dir(dir))
+}
+
+// Enrolled tells what Enrol made.
+type Enrolled struct {
+	Dir   string // holds ca.pem and identity.pem for the satellite
+	ID    string // UUID, the same each time for one name
+	Again bool   // the name had been enrolled before
+	Until time.Time
+}
+
+var hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
+
+// Enrol makes the credentials of the satellite name and writes them into out,
+// or into a directory below pkiDir where out is empty. Enrolling a name again
+// makes a new certificate for the same satellite; the earlier one stays good
+// until its end.
+func Enrol(pkiDir, name, out string, now time.Time) (Enrolled, error) {
+	if len(name) > 253 || !hostName.MatchString(name) {
+		return Enrolled{}, fmt.Errorf("%q is no name for a satellite: use its host name, in small letters, digits, - and dots", name)
+	}
+	a, err := loadAuthority(pkiDir)
+	if err != nil {
+		return Enrolled{}, err
+	}
+	if !now.Before(a.NotAfter) {
+		return Enrolled{}, fmt.Errorf("the cluster's authority ended at %s: look at the clock", a.NotAfter.UTC().Format(time.RFC3339))
+	}
+	e := Enrolled{Dir: out}
+	if out == "" {
+		e.Dir = filepath.Join(pkiDir, satellitesDir, name)
+	}
+	if err := free(e.Dir, a.Cluster, name); err != nil {
+		return Enrolled{}, err
+	}
+	if e.ID, e.Again, err = remember(filepath.Join(pkiDir, enrolledDir), name); err != nil {
+		return Enrolled{}, err
+	}
+	own, err := a.Issue(wire.Identity{Role: wire.Satellite, ID: e.ID, Name: name}, now, satelliteLife)
+	if err != nil {
+		return Enrolled{}, err
+	}
+	if e.Until = now.Add(satelliteLife); e.Until.After(a.NotAfter) {
+		e.Until = a.NotAfter
+	}
+	if err := os.MkdirAll(e.Dir, 0o700); err != nil {
+		return Enrolled{}, err
+	}
+	return e, errors.Join(
+		replaceFile(filepath.Join(e.Dir, wire.CAFile), a.CertPEM, 0o644),
+		replaceFile(filepath.Join(e.Dir, wire.IdentityFile), own, 0o600),
+	)
+}
+
+// free refuses to write over the identity of somebody else: the master's own
+// above all.
+func free(dir, cluster, name string) error {
+	path := filepath.Join(dir, wire.IdentityFile)
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	old, err := wire.Load(dir, wire.Satellite)
+	if err != nil {
+		return fmt.Errorf("there is another identity in %s: choose another directory or move that away (%w)", dir, err)
+	}
+	if old.Identity.Cluster != cluster || old.Identity.Name != name {
+		return fmt.Errorf("%s holds the identity of %s: choose another directory", dir, old.Identity)
+	}
+	return nil
+}
+
+// remember returns the UUID of a name: a new one the first time, so that a
+// satellite that is enrolled again stays the same server.
+func remember(dir, name string) (id string, again bool, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", false, err
+	}
+	path := filepath.Join(dir, name)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		id = wire.NewUUID()
+		return id, false, replaceFile(path, []byte(id+"\n"), 0o600)
+	}
+	if err != nil {
+		return "", false, err
+	}
+	id = strings.TrimSpace(string(b))
+	if _, err := wire.ParseIdentity("verde://" + id + "/satellite/" + id); err != nil {
+		return "", false, fmt.Errorf("%s does not hold the UUID of %s: remove the file to enrol it as a new server", path, name)
+	}
+	return id, true, nil
+}
+
+// loadAuthority reads the authority of a cluster.
+func loadAuthority(dir string) (*wire.Authority, error) {
+	keyPath := filepath.Join(dir, caKeyFile)
+	st, err := os.Lstat(keyPath)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%s is missing: this is not the master's computer, or \"verdecmd init\" was not run: %w", keyPath, fs.ErrNotExist)
+	case err != nil:
+		return nil, err
+	case !st.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is no regular file", keyPath)
+	case st.Mode().Perm()&0o077 != 0:
+		return nil, fmt.Errorf("%s has mode %04o and is open to others: chmod 0600 %s", keyPath, st.Mode().Perm(), keyPath)
+	}
+	key, err := os.ReadFile(keyPath)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := os.ReadFile(filepath.Join(dir, wire.CAFile))
+	if err != nil {
+		return nil, err
+	}
+	a, err := wire.ParseAuthority(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("authority in %s: %w", dir, err)
+	}
+	return a, nil
+}
+
+// writeFile makes a new file and syncs it.
+func writeFile(path string, data []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+}
+
+// replaceFile puts a file into its place as a whole.
+func replaceFile(path string, data []byte, mode fs.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".new-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
