@@ -21,8 +21,8 @@ func switchArg(help string) []Arg {
 }
 
 // builtinCommands are those about the connection itself.
-func builtinCommands(t *Table, b Backend) []Command {
-	return []Command{{
+func builtinCommands(t *Table, b Backend) []Entry {
+	return []Entry{{
 		Name: "help", Group: general,
 		Args:    []Arg{{Name: "command", Optional: true, Complete: t.topics, Help: "one command"}},
 		Summary: "list the commands, or explain one",

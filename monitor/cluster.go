@@ -9,10 +9,10 @@ import (
 )
 
 // clusterCommands are those about servers, reservations and placement.
-func clusterCommands(b Backend) []Command {
+func clusterCommands(b Backend) []Entry {
 	server := Arg{Name: "server", Type: TypeServer, Hint: "SERVER-ID", Help: `the number shown by "servers"`,
 		Complete: func(string) []Choice { return serverChoices(b) }}
-	return []Command{{
+	return []Entry{{
 		Name: "servers", Group: servers,
 		Args: []Arg{
 			{Name: "state", Kind: Option, Values: []string{Online, Offline, Draining}, Hint: "STATE", Optional: true, Help: "only those: online, offline or draining"},

@@ -53,7 +53,7 @@ func (t *Table) candidates(line string, level Level) []Choice {
 }
 
 // candidates are the words that may follow those given.
-func (cmd *Command) candidates(given []string, last string, level Level) []Choice {
+func (cmd *Entry) candidates(given []string, last string, level Level) []Choice {
 	if key, value, ok := strings.Cut(last, "="); ok {
 		for i := range cmd.Args {
 			if a := &cmd.Args[i]; a.Kind == Option && a.Name == key {

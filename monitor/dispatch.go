@@ -52,7 +52,7 @@ func (c *conn) execute(line string, ended bool) error {
 
 // run executes a command; whatever goes wrong becomes its reply. The error is
 // errStopping where the master stopped while the command waited.
-func (c *conn) run(cmd *Command, words []word, rest string) (Reply, error) {
+func (c *conn) run(cmd *Entry, words []word, rest string) (Reply, error) {
 	call := Call{Level: c.level, Caller: c.caller, conn: c}
 	if refusal := c.permit(cmd, words, rest, &call); refusal != nil {
 		return refusal.reply(), nil
@@ -72,7 +72,7 @@ func (c *conn) run(cmd *Command, words []word, rest string) (Reply, error) {
 }
 
 // permit checks the level and the arguments.
-func (c *conn) permit(cmd *Command, words []word, rest string, call *Call) *Error {
+func (c *conn) permit(cmd *Entry, words []word, rest string, call *Call) *Error {
 	if cmd.Level > c.level {
 		return denied(cmd.Level, c.level)
 	}
@@ -105,7 +105,7 @@ func denied(needs, has Level) *Error {
 
 // protected runs the command; a panic in it is an internal error and the
 // master lives on.
-func (c *conn) protected(cmd *Command, call *Call) (reply Reply, err error) {
+func (c *conn) protected(cmd *Entry, call *Call) (reply Reply, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			reply, err = c.internal(cmd.Name, fmt.Errorf("panic: %v", v), debug.Stack()), nil
@@ -130,7 +130,7 @@ func (c *conn) internal(name string, err error, stack []byte) Reply {
 
 // finish sends the reply. A fault in writing it is answered like one in the
 // command.
-func (c *conn) finish(cmd *Command, reply *Reply, line string) (err error) {
+func (c *conn) finish(cmd *Entry, reply *Reply, line string) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			r := c.internal(cmd.Name, fmt.Errorf("panic: %v", v), debug.Stack())

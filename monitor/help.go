@@ -17,7 +17,7 @@ func (t *Table) topics(string) []Choice {
 // help lists the commands that the level may use, or explains one.
 func (t *Table) help(c *Call) (Reply, error) {
 	if !c.Has("command") {
-		var list []*Command
+		var list []*Entry
 		for _, cmd := range t.commands {
 			if cmd.Level <= c.Level {
 				list = append(list, cmd)
@@ -37,7 +37,7 @@ func (t *Table) help(c *Call) (Reply, error) {
 	if cmd.Level > c.Level {
 		end = strings.TrimSpace(fmt.Sprintf("It needs the level %s; yours is %s. %s", cmd.Level, c.Level, end))
 	}
-	return helpReply([]*Command{cmd}, func(Human) []string { return cmd.manual() }, end), nil
+	return helpReply([]*Entry{cmd}, func(Human) []string { return cmd.manual() }, end), nil
 }
 
 func (t *Table) noTopic(name string, level Level) *Error {
@@ -55,7 +55,7 @@ func (t *Table) noTopic(name string, level Level) *Error {
 	return err
 }
 
-func helpReply(list []*Command, prose func(Human) []string, end string) Reply {
+func helpReply(list []*Entry, prose func(Human) []string, end string) Reply {
 	return Reply{
 		Code: 214, Pairs: []Pair{{"count", len(list)}}, Text: end, Prose: prose,
 		List: &List{
@@ -74,7 +74,7 @@ func helpReply(list []*Command, prose func(Human) []string, end string) Reply {
 }
 
 // overview is the list of commands by group, for people.
-func overview(list []*Command) []string {
+func overview(list []*Entry) []string {
 	var lines []string
 	group := ""
 	for _, cmd := range list {
@@ -92,7 +92,7 @@ func helpLine(usage, summary string) string {
 }
 
 // manual explains one command to people.
-func (cmd *Command) manual() []string {
+func (cmd *Entry) manual() []string {
 	lines := []string{cmd.Usage(), ""}
 	for _, l := range cmd.About {
 		lines = append(lines, "  "+l)

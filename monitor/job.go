@@ -10,10 +10,10 @@ import (
 )
 
 // jobCommands are those about long operations.
-func jobCommands(b Backend) []Command {
+func jobCommands(b Backend) []Entry {
 	job := Arg{Name: "job", Type: TypeNumber, Hint: "N", Help: `the number shown by "jobs"`,
 		Complete: func(string) []Choice { return jobChoices(b) }}
-	return []Command{{
+	return []Entry{{
 		Name: "jobs", Group: jobs,
 		Args:    []Arg{{Name: "all", Kind: Flag, Help: "with those that have finished"}},
 		Summary: "list the long operations",

@@ -216,7 +216,7 @@ func isKey(s string) bool {
 
 // bind gives the words after the command's name to its arguments. What it
 // returns is checked for form, not for meaning.
-func (cmd *Command) bind(words []word) (map[string]string, *Error) {
+func (cmd *Entry) bind(words []word) (map[string]string, *Error) {
 	if len(words) == 0 && !cmd.needs() {
 		return nil, nil
 	}
@@ -276,7 +276,7 @@ func (cmd *Command) bind(words []word) (map[string]string, *Error) {
 // cannot be the name of an argument.
 const byName = "name="
 
-func (cmd *Command) flagOrOption(w word, literal bool) *Arg {
+func (cmd *Entry) flagOrOption(w word, literal bool) *Arg {
 	if literal {
 		return nil
 	}
@@ -289,7 +289,7 @@ func (cmd *Command) flagOrOption(w word, literal bool) *Arg {
 	return nil
 }
 
-func (cmd *Command) positional(n int) *Arg {
+func (cmd *Entry) positional(n int) *Arg {
 	for i := range cmd.Args {
 		if cmd.Args[i].Kind == Positional {
 			if n == 0 {
@@ -303,7 +303,7 @@ func (cmd *Command) positional(n int) *Arg {
 
 // misuse is a 501 with the usage. The terse formats get the words too, except
 // where the usage says it all.
-func (cmd *Command) misuse(format string, args ...any) *Error {
+func (cmd *Entry) misuse(format string, args ...any) *Error {
 	msg := fmt.Sprintf(format, args...)
 	return &Error{
 		Code:  501,

@@ -10,7 +10,7 @@ import (
 )
 
 // sessionCommands are those about users and their sessions.
-func sessionCommands(b Backend) []Command {
+func sessionCommands(b Backend) []Entry {
 	user := Arg{Name: "user", Type: TypeUser, Help: "a login name or a UID; name=1234 for a login name of digits",
 		Complete: func(prefix string) []Choice { return userChoices(b, prefix) }}
 	running := user // only who has a session can lose it
@@ -25,7 +25,7 @@ func sessionCommands(b Backend) []Command {
 	end := func(how How) func(context.Context, *Call) (Reply, error) {
 		return func(ctx context.Context, c *Call) (Reply, error) { return endSession(ctx, c, b, how) }
 	}
-	return []Command{{
+	return []Entry{{
 		Name: "users", Group: sessions,
 		Args: []Arg{
 			{Name: "server", Kind: Option, Type: TypeServer, Hint: "ID", Optional: true, Help: "only those on this server", Complete: func(string) []Choice { return serverChoices(b) }},

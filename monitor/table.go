@@ -97,7 +97,7 @@ func (a *Arg) usage() string {
 }
 
 // check refuses values of the wrong form with 501 and impossible ones with 553.
-func (a *Arg) check(cmd *Command, v string) *Error {
+func (a *Arg) check(cmd *Entry, v string) *Error {
 	if a.Kind == Flag {
 		return nil
 	}
@@ -186,8 +186,8 @@ func parseTime(v string) (time.Duration, bool) {
 	return time.Duration(min(f*float64(unit), float64(1<<62))), true
 }
 
-// Command is one row of the table.
-type Command struct {
+// Entry is one command: a row of the table.
+type Entry struct {
 	Name    string
 	Level   Level
 	Group   string
@@ -206,7 +206,7 @@ type Command struct {
 }
 
 // needs tells whether the command has an argument that must be given.
-func (cmd *Command) needs() bool {
+func (cmd *Entry) needs() bool {
 	for i := range cmd.Args {
 		if a := &cmd.Args[i]; !a.Optional && a.Kind != Flag {
 			return true
@@ -216,7 +216,7 @@ func (cmd *Command) needs() bool {
 }
 
 // Usage is the command with its arguments, as help shows it.
-func (cmd *Command) Usage() string {
+func (cmd *Entry) Usage() string {
 	s := cmd.Name
 	for i := range cmd.Args {
 		s += " " + cmd.Args[i].usage()
@@ -281,16 +281,16 @@ var notBuilt = []string{
 // by many goroutines.
 type Table struct {
 	backend  Backend
-	commands []*Command // by group and, within it, as declared
-	byName   map[string]*Command
+	commands []*Entry // by group and, within it, as declared
+	byName   map[string]*Entry
 	missing  map[string]bool
 }
 
 // NewTable makes the table over a master. The backend may be nil for programs
 // that want the declarations alone; Run functions are not to be called then.
 func NewTable(b Backend) *Table {
-	t := &Table{backend: b, byName: map[string]*Command{}, missing: map[string]bool{}}
-	for _, part := range [][]Command{
+	t := &Table{backend: b, byName: map[string]*Entry{}, missing: map[string]bool{}}
+	for _, part := range [][]Entry{
 		builtinCommands(t, b), clusterCommands(b), sessionCommands(b), jobCommands(b),
 	} {
 		for i := range part {
@@ -301,17 +301,17 @@ func NewTable(b Backend) *Table {
 	for _, name := range notBuilt {
 		t.missing[name] = t.byName[name] == nil
 	}
-	slices.SortStableFunc(t.commands, func(a, b *Command) int {
+	slices.SortStableFunc(t.commands, func(a, b *Entry) int {
 		return cmp.Compare(slices.Index(groups, a.Group), slices.Index(groups, b.Group))
 	})
 	return t
 }
 
 // Commands returns all commands, by group. They must not be changed.
-func (t *Table) Commands() []*Command { return t.commands }
+func (t *Table) Commands() []*Entry { return t.commands }
 
 // Lookup finds a command by its full name in lower case.
-func (t *Table) Lookup(name string) (*Command, bool) {
+func (t *Table) Lookup(name string) (*Entry, bool) {
 	cmd, ok := t.byName[name]
 	return cmd, ok
 }
