@@ -1,0 +1,221 @@
+package qemu
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"verdecmd/satellite/desktop"
+)
+
+// launch is one process to be started.
+type launch struct {
+	path   string
+	args   []string // without the program's name
+	dir    string
+	user   *desktop.User // nil: as the caller
+	groups []uint32      // beside the user's
+	stderr *os.File
+	extra  []*os.File // from descriptor 3 on
+	cgroup *os.File   // nil: the caller's
+	newNet bool       // a network name space of its own
+}
+
+// start starts the process in a session of its own, so that it outlives the
+// satellite, without any capability and without a way to get one.
+func (l launch) start() (proc *os.Process, pidfd *os.File, err error) {
+	fd := -1
+	attr := &os.ProcAttr{
+		Dir: l.dir,
+		Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "HOME=" + l.dir, "TMPDIR=" + l.dir},
+		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &fd},
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer null.Close()
+	attr.Files = append([]*os.File{null, null, l.stderr}, l.extra...)
+	if l.user != nil {
+		groups := append([]uint32{l.user.GID}, l.user.Groups...)
+		attr.Sys.Credential = &syscall.Credential{Uid: l.user.UID, Gid: l.user.GID, Groups: append(groups, l.groups...)}
+	}
+	if l.cgroup != nil {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(l.cgroup.Fd())
+	}
+	if l.newNet {
+		attr.Sys.Cloneflags = syscall.CLONE_NEWNET
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// What is given up here is this thread's and its child's; the thread
+		// ends with the goroutine.
+		runtime.LockOSThread()
+		if err = giveUp(); err != nil {
+			return
+		}
+		proc, err = os.StartProcess(l.path, append([]string{l.path}, l.args...), attr)
+	}()
+	<-done
+	if err != nil {
+		return nil, nil, err
+	}
+	if fd < 0 {
+		// Kernels before 5.4 give none at birth. The child is not reaped yet, so
+		// its number is still its own.
+		if fd, err = unix.PidfdOpen(proc.Pid, 0); err != nil {
+			_ = proc.Kill()
+			_, _ = proc.Wait()
+			return nil, nil, fmt.Errorf("pidfd: %w", err)
+		}
+	}
+	return proc, newPidfd(fd), nil
+}
+
+// giveUp takes from the calling thread what a desktop must not inherit.
+func giveUp() error {
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("no_new_privs: %w", err)
+	}
+	for c := uintptr(0); ; c++ {
+		// EINVAL: there are no more. EPERM: not root, then there is nothing to lose.
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
+			break
+		}
+	}
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&head, &data[0]); err != nil {
+		return fmt.Errorf("capabilities: %w", err)
+	}
+	data[0].Inheritable, data[1].Inheritable = 0, 0
+	if err := unix.Capset(&head, &data[0]); err != nil {
+		return fmt.Errorf("capabilities: %w", err)
+	}
+	return nil
+}
+
+// newPidfd makes the descriptor of a process one that Go can wait on without
+// a thread.
+func newPidfd(fd int) *os.File {
+	_ = unix.SetNonblock(fd, true) // before Linux 5.10 impossible; then a thread waits
+	return os.NewFile(uintptr(fd), "pidfd")
+}
+
+// waitExit returns nil when the process has ended, and an error when pidfd was
+// closed.
+func waitExit(pidfd *os.File) error {
+	raw, err := pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Read(func(fd uintptr) bool { return exited(int(fd)) })
+}
+
+func exited(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n == 1
+}
+
+// signal sends to the very process behind pidfd, whoever has its number now.
+// group also reaches what it may have started.
+func signal(pidfd *os.File, pid int, sig unix.Signal, group bool) error {
+	raw, err := pidfd.SyscallConn()
+	if err != nil {
+		return desktop.ErrGone
+	}
+	var serr error
+	err = raw.Control(func(fd uintptr) {
+		if group {
+			const processGroup = 1 << 2 // PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
+			_, _, e := unix.Syscall6(unix.SYS_PIDFD_SEND_SIGNAL, fd, uintptr(sig), 0, processGroup, 0, 0)
+			if e == 0 {
+				return
+			}
+			// The leader of a group that still lives keeps the number from
+			// being given away.
+			if !exited(int(fd)) {
+				_ = unix.Kill(-pid, sig)
+			}
+		}
+		serr = unix.PidfdSendSignal(int(fd), sig, nil, 0)
+	})
+	switch {
+	case err != nil, errors.Is(serr, unix.ESRCH):
+		return desktop.ErrGone
+	case serr != nil:
+		return fmt.Errorf("signal to process %d: %w", pid, serr)
+	}
+	return nil
+}
+
+// stat is what /proc tells of a process.
+type stat struct {
+	startTime uint64        // clock ticks after boot
+	cpu       time.Duration // user and system time
+}
+
+// clockTicks is USER_HZ, which Linux fixes at 100 on all that we run on.
+const clockTicks = 100
+
+func readStat(pid int) (stat, error) {
+	data, err := readProc(pid, "stat")
+	if err != nil {
+		return stat{}, err
+	}
+	return parseStat(data)
+}
+
+func parseStat(data []byte) (stat, error) {
+	// The name, field 2, is in parentheses and may contain anything.
+	i := bytes.LastIndexByte(data, ')')
+	f := strings.Fields(string(data[i+1:]))
+	if i < 0 || len(f) < 20 {
+		return stat{}, fmt.Errorf("/proc/PID/stat: %.100q", data)
+	}
+	var n [3]uint64
+	for k, field := range []int{11, 12, 19} { // fields 14, 15, 22
+		v, err := strconv.ParseUint(f[field], 10, 63)
+		if err != nil {
+			return stat{}, fmt.Errorf("/proc/PID/stat: %w", err)
+		}
+		n[k] = v
+	}
+	return stat{startTime: n[2], cpu: time.Duration(n[0]+n[1]) * time.Second / clockTicks}, nil
+}
+
+// readProc reads at most 64 KiB of a file of a process.
+func readProc(pid int, name string) ([]byte, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/%s", pid, name))
+	if err != nil {
+		return nil, desktop.ErrGone
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, 64<<10))
+	if err != nil {
+		return nil, desktop.ErrGone // ESRCH: ended meanwhile
+	}
+	return data, nil
+}
+
+// isDesktop says whether the process was started for this session: its command
+// line has the UUID, and it runs as that user.
+func isDesktop(pid int, uuid string, user desktop.User) bool {
+	cmdline, err := readProc(pid, "cmdline")
+	if err != nil || !bytes.Contains(cmdline, []byte("\x00-uuid\x00"+uuid+"\x00")) {
+		return false
+	}
+	status, err := readProc(pid, "status")
+	return err == nil && bytes.Contains(status, fmt.Appendf(nil, "\nUid:\t%d\t%d\t", user.UID, user.UID))
+}

@@ -1,0 +1,416 @@
+// Package qemu runs desktops as QEMU processes.
+//
+// A desktop is a process of its own session, with its user's identity, no
+// capabilities and a system call filter. The satellite holds nothing of it but
+// a pidfd and connections to Unix sockets in the session's directory, so it may
+// die and find the desktop again. That directory, everything that QEMU answers
+// and everything that a guest agent answers may be hostile: files are opened
+// with the user's rights and without following links, reading is bounded in
+// size and time, and a process is signalled by its pidfd and never by its number.
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"verdecmd/satellite/desktop"
+)
+
+var (
+	sessionName = regexp.MustCompile(`^s[0-9]{1,18}$`)
+	uuidText    = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	macText     = regexp.MustCompile(`^[0-9a-f]{2}(:[0-9a-f]{2}){5}$`)
+	escapes     = regexp.MustCompile(`\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)`)
+)
+
+// Config is everything that a Driver needs from outside.
+type Config struct {
+	Binary    string // default qemu-system-x86_64
+	ImageTool string // default qemu-img
+	Accel     string // WIN4_ACCEL: kvm, auto, tcg; default kvm
+	CPU       string // QEMU's -cpu; default qemu64 for TCG, Nehalem for KVM: both can migrate
+	Network   string // WIN4_NETWORK: user, bridge:NAME; default user
+
+	// AsRoot: the satellite is root and desktops run as their users. Else
+	// they run as the caller, whatever Spec.User says.
+	AsRoot bool
+
+	PreparedDir string // for empty overlays, the satellite's own; required
+	Log         zerolog.Logger
+}
+
+// Driver starts QEMU processes and finds them again. Its methods may be called
+// from any goroutine.
+type Driver struct {
+	cfg    Config
+	log    zerolog.Logger
+	bridge string // empty: user-mode network
+	host   host
+	cgroup cgroups
+
+	preparing sync.Mutex // one overlay is prepared at a time
+	noCgroup  sync.Once  // said once
+}
+
+var _ desktop.Driver = (*Driver)(nil)
+
+// New checks the configuration. It does not look at the machine, see Probe.
+func New(cfg Config) (*Driver, error) {
+	def := func(field *string, value string) {
+		if *field == "" {
+			*field = value
+		}
+	}
+	def(&cfg.Binary, "qemu-system-x86_64")
+	def(&cfg.ImageTool, "qemu-img")
+	def(&cfg.Accel, "kvm")
+	def(&cfg.Network, "user")
+	d := &Driver{cfg: cfg, log: cfg.Log.With().Str("part", "qemu").Logger(), host: realHost()}
+	switch cfg.Accel {
+	case "kvm", "auto", "tcg":
+	default:
+		return nil, fmt.Errorf("accelerator %q: want kvm, auto or tcg", cfg.Accel)
+	}
+	if bridge, ok := strings.CutPrefix(cfg.Network, "bridge:"); ok && bridge != "" {
+		d.bridge = bridge
+	} else if cfg.Network != "user" {
+		return nil, fmt.Errorf("network %q: want user or bridge:NAME", cfg.Network)
+	}
+	if d.bridge != "" && !cfg.AsRoot {
+		return nil, fmt.Errorf("network %q: only root can connect a desktop to a bridge", cfg.Network)
+	}
+	if cfg.PreparedDir == "" {
+		return nil, errors.New("no directory for prepared overlays")
+	}
+	if mounts, err := os.ReadFile("/proc/mounts"); err == nil {
+		d.cgroup.root = findCgroup2(string(mounts))
+	}
+	return d, nil
+}
+
+// as is who QEMU runs as.
+func (d *Driver) as(u desktop.User) (desktop.User, error) {
+	if d.cfg.AsRoot {
+		if u.UID == 0 {
+			return u, fmt.Errorf("desktops do not run as root: log in as another user than %q", u.Name)
+		}
+		return u, nil
+	}
+	groups, err := os.Getgroups()
+	if err != nil {
+		return u, err
+	}
+	self := desktop.User{Name: u.Name, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Home: u.Home}
+	for _, g := range groups {
+		self.Groups = append(self.Groups, uint32(g))
+	}
+	return self, nil
+}
+
+// adoptTimeout is how long a running desktop may take to answer before it is
+// adopted as one that hangs.
+const adoptTimeout = 3 * time.Second
+
+// Start implements desktop.Driver.
+func (d *Driver) Start(ctx context.Context, s desktop.Spec) (_ desktop.Desktop, err error) {
+	if err := checkSpec(s); err != nil {
+		return nil, err
+	}
+	user, err := d.as(s.User)
+	if err != nil {
+		return nil, err
+	}
+	path, err := exec.LookPath(d.cfg.Binary)
+	if err != nil {
+		return nil, d.missing(err)
+	}
+	opt := options{cpu: d.cfg.CPU}
+	if opt.accel, _, err = d.accelerator(); err != nil {
+		return nil, err
+	}
+	l := launch{path: path, dir: s.Dir}
+	if d.cfg.AsRoot {
+		l.user = &user
+	}
+	if opt.cpu == "" {
+		opt.cpu = "qemu64"
+	}
+	if opt.accel == "kvm" {
+		if d.cfg.CPU == "" {
+			opt.cpu = "Nehalem"
+		}
+		group, err := d.host.kvmGroup()
+		if err != nil {
+			return nil, err
+		}
+		l.groups = append(l.groups, group)
+	}
+
+	prepared := ""
+	if s.Image.Disk != "" {
+		if prepared, err = d.prepare(ctx, s.Image.Disk, user); err != nil {
+			return nil, err
+		}
+	}
+	dir, err := makeDir(s.Dir, user, d.cfg.AsRoot)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, dir.remove())
+		}
+	}()
+	if prepared != "" {
+		if err := copyOverlay(prepared, dir); err != nil {
+			return nil, err
+		}
+	}
+	if l.stderr, err = dir.create(stderrFile, unix.O_APPEND); err != nil {
+		return nil, noSpace(err, s.Dir, overlaySize)
+	}
+	defer l.stderr.Close()
+	if d.bridge != "" {
+		tap, err := openTap(d.bridge)
+		if err != nil {
+			return nil, err
+		}
+		defer tap.Close()
+		// Its only way out is the tap.
+		l.extra, opt.tapFD, l.newNet = []*os.File{tap}, 3, true
+	}
+	if l.cgroup = d.group(s); l.cgroup != nil {
+		defer l.cgroup.Close()
+	}
+	s.User = user
+	l.args = arguments(s, opt)
+	proc, pidfd, err := l.start()
+	if err != nil {
+		d.cgroup.remove(s.Session)
+		return nil, fmt.Errorf("starting %s: %w", path, err)
+	}
+	return d.started(ctx, s, dir, proc, pidfd)
+}
+
+func (d *Driver) running(s desktop.Spec, dir *sessionDir) *running {
+	return &running{driver: d, log: d.log.With().Str("session", s.Session).Logger(), spec: s, dir: dir,
+		events: make(chan desktop.Event, 3), ended: make(chan struct{}), status: make(chan string, 1), connSem: make(chan struct{}, 1)}
+}
+
+// started waits until the new process answers. It owns proc and pidfd.
+func (d *Driver) started(ctx context.Context, s desktop.Spec, dir *sessionDir, proc *os.Process, pidfd *os.File) (desktop.Desktop, error) {
+	r := d.running(s, dir)
+	r.pidfd = pidfd
+	go func() { // reaps, also after Release
+		st, err := proc.Wait()
+		if err != nil {
+			r.status <- err.Error()
+			return
+		}
+		r.status <- st.String()
+	}()
+	st, err := readStat(proc.Pid)
+	r.proc = desktop.Process{PID: proc.Pid, StartTime: st.startTime, UUID: s.UUID}
+	r.watch()
+	if err == nil {
+		err = r.firstAnswer(ctx)
+	}
+	if err == nil {
+		r.begin()
+		return r, nil
+	}
+	if errors.Is(err, errClosed) {
+		r.waitEnd(time.Second) // it is ending by itself and says why
+	}
+	_ = r.Kill()
+	r.waitEnd(5 * time.Second)
+	select {
+	case <-r.ended:
+		if text := words(r.stderr); text != "" {
+			err = startError(text, s.Dir)
+		}
+	default: // it cannot be killed; nothing more is to be done here
+	}
+	return nil, err
+}
+
+func (r *running) waitEnd(limit time.Duration) {
+	select {
+	case <-r.ended:
+	case <-time.After(limit):
+	}
+}
+
+// firstAnswer connects to QMP as soon as there is something to connect to.
+func (r *running) firstAnswer(ctx context.Context) error {
+	for pause := 500 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
+		conn, peer, err := r.dir.dial(qmpSocket)
+		if err == nil {
+			return r.connect(ctx, conn, peer)
+		}
+		select {
+		case <-time.After(pause):
+		case <-r.ended:
+			return fmt.Errorf("QEMU ended at once: %s", r.detail)
+		case <-ctx.Done():
+			return fmt.Errorf("QEMU did not answer: %w", ctx.Err())
+		}
+	}
+}
+
+// startError finds the known kinds in what QEMU said.
+func startError(text, dir string) error {
+	kinds := []struct {
+		text string
+		err  error
+	}{
+		{`Failed to get "write" lock`, desktop.ErrInUse},
+		{`Failed to get shared "write" lock`, desktop.ErrInUse},
+		{"No space left on device", desktop.ErrNoSpace},
+		{"failed to initialize kvm", desktop.ErrNoAccel},
+		{"Could not access KVM", desktop.ErrNoAccel},
+		{"Could not open", desktop.ErrNoImage},
+		{"could not load kernel", desktop.ErrNoImage},
+		{"could not open kernel", desktop.ErrNoImage},
+	}
+	for _, k := range kinds {
+		if !strings.Contains(text, k.text) {
+			continue
+		}
+		if errors.Is(k.err, desktop.ErrNoSpace) {
+			return fmt.Errorf("%w; QEMU: %s", noSpace(unix.ENOSPC, filepath.Dir(dir), overlaySize), text)
+		}
+		return fmt.Errorf("%w: QEMU: %s", k.err, text)
+	}
+	return fmt.Errorf("QEMU: %s", text)
+}
+
+// group makes the control group; nil where the machine offers none.
+func (d *Driver) group(s desktop.Spec) *os.File {
+	err := errors.New("no cgroup2 is mounted")
+	if d.cgroup.root != "" && d.cfg.AsRoot {
+		var f *os.File
+		if f, err = d.cgroup.create(s); err == nil {
+			return f
+		}
+	}
+	d.noCgroup.Do(func() { d.log.Info().Err(err).Msg("desktops run without control group limits") })
+	return nil
+}
+
+// Adopt implements desktop.Driver. A Process without a PID is searched: the
+// satellite ended between the start and its record.
+func (d *Driver) Adopt(ctx context.Context, s desktop.Spec, p desktop.Process) (_ desktop.Desktop, err error) {
+	if err := checkSpec(s); err != nil {
+		return nil, err
+	}
+	if s.User, err = d.as(s.User); err != nil {
+		return nil, err
+	}
+	gone := func(why error) error { return fmt.Errorf("session %s: %w: %v", s.Session, desktop.ErrGone, why) }
+	dir, err := openDir(s.Dir, s.User)
+	if err != nil {
+		return nil, gone(err)
+	}
+	conn, peer, dialErr := dir.dial(qmpSocket)
+	known := p.PID > 0
+	if !known {
+		p = desktop.Process{PID: peer, UUID: s.UUID}
+	}
+	r := d.running(s, dir)
+	if err = r.identify(p); err == nil && !known && dialErr != nil {
+		err = dialErr
+	}
+	if err != nil {
+		if r.pidfd != nil {
+			r.pidfd.Close()
+		}
+		if conn != nil {
+			conn.Close()
+		}
+		dir.close()
+		return nil, gone(err)
+	}
+	r.status <- "" // its parent learns how it ended, not we
+	r.watch()
+	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
+	defer cancel()
+	if dialErr == nil {
+		err = r.connect(ctx, conn, peer)
+	} else {
+		err = dialErr
+	}
+	var id struct {
+		UUID string `json:"UUID"`
+	}
+	if err == nil {
+		err = r.call(ctx, "query-uuid", nil, &id)
+	}
+	switch {
+	case err == nil && id.UUID != s.UUID, err != nil && !known:
+		r.Release()
+		return nil, gone(fmt.Errorf("process %d is not its QEMU (%v)", p.PID, err))
+	case err != nil:
+		// It is the right process but does not answer: hung, Ping will tell.
+		r.log.Warn().Err(err).Int("pid", p.PID).Msg("adopted a desktop that does not answer")
+	}
+	r.begin()
+	return r, nil
+}
+
+// identify opens the process and makes sure that it is the one.
+func (r *running) identify(p desktop.Process) error {
+	if p.PID <= 0 {
+		return errors.New("no process is known and none listens")
+	}
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if err != nil {
+		return fmt.Errorf("process %d: %w", p.PID, err)
+	}
+	r.pidfd = newPidfd(fd)
+	// From here on the number means this process, or nothing.
+	st, err := readStat(p.PID)
+	switch {
+	case err != nil:
+		return fmt.Errorf("process %d: %w", p.PID, err)
+	case p.StartTime != 0 && st.startTime != p.StartTime:
+		return fmt.Errorf("process %d is another one: it was started at tick %d, not %d", p.PID, st.startTime, p.StartTime)
+	case !isDesktop(p.PID, r.spec.UUID, r.spec.User):
+		return fmt.Errorf("process %d is not QEMU with UUID %s of user %s", p.PID, r.spec.UUID, r.spec.User.Name)
+	case exited(fd):
+		return fmt.Errorf("process %d has just ended", p.PID)
+	}
+	r.proc = desktop.Process{PID: p.PID, StartTime: st.startTime, UUID: r.spec.UUID}
+	return nil
+}
+
+// InUse says whether a process listens in a session's directory: then it must
+// not be swept. user is whose desktop it was.
+func (d *Driver) InUse(dir string, user desktop.User) bool {
+	user, err := d.as(user)
+	if err != nil {
+		return false
+	}
+	sd, err := openDir(dir, user)
+	if err != nil {
+		return false
+	}
+	defer sd.close()
+	conn, _, err := sd.dial(rescueQMP)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
+}
