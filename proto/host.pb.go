@@ -41,6 +41,7 @@ type HostFacts struct {
 	MaxSessions      uint32                 `protobuf:"varint,13,opt,name=max_sessions,json=maxSessions,proto3" json:"max_sessions,omitempty"`                  // 0: no limit of its own
 	SnapReserveBytes uint64                 `protobuf:"varint,14,opt,name=snap_reserve_bytes,json=snapReserveBytes,proto3" json:"snap_reserve_bytes,omitempty"` // below it no new sessions
 	Problems         []string               `protobuf:"bytes,15,rep,name=problems,proto3" json:"problems,omitempty"`                                            // what keeps this host from running desktops, in words
+	Features         []string               `protobuf:"bytes,17,rep,name=features,proto3" json:"features,omitempty"`                                            // beside architecture, accelerator and vendor
 	AsRoot           bool                   `protobuf:"varint,16,opt,name=as_root,json=asRoot,proto3" json:"as_root,omitempty"`                                 // desktops run as their users; else all as the satellite's user
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -181,6 +182,13 @@ func (x *HostFacts) GetProblems() []string {
 	return nil
 }
 
+func (x *HostFacts) GetFeatures() []string {
+	if x != nil {
+		return x.Features
+	}
+	return nil
+}
+
 func (x *HostFacts) GetAsRoot() bool {
 	if x != nil {
 		return x.AsRoot
@@ -310,7 +318,7 @@ var File_host_proto protoreflect.FileDescriptor
 const file_host_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"host.proto\x12\vverdecmd.v1\"\xdf\x03\n" +
+	"host.proto\x12\vverdecmd.v1\"\xfb\x03\n" +
 	"\tHostFacts\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x12\n" +
 	"\x04arch\x18\x02 \x01(\tR\x04arch\x12\x16\n" +
@@ -328,7 +336,8 @@ const file_host_proto_rawDesc = "" +
 	"\aboot_id\x18\f \x01(\tR\x06bootId\x12!\n" +
 	"\fmax_sessions\x18\r \x01(\rR\vmaxSessions\x12,\n" +
 	"\x12snap_reserve_bytes\x18\x0e \x01(\x04R\x10snapReserveBytes\x12\x1a\n" +
-	"\bproblems\x18\x0f \x03(\tR\bproblems\x12\x17\n" +
+	"\bproblems\x18\x0f \x03(\tR\bproblems\x12\x1a\n" +
+	"\bfeatures\x18\x11 \x03(\tR\bfeatures\x12\x17\n" +
 	"\aas_root\x18\x10 \x01(\bR\x06asRoot\"\xc5\x02\n" +
 	"\x04Load\x12\x19\n" +
 	"\bcpu_busy\x18\x01 \x01(\x01R\acpuBusy\x12\x14\n" +

@@ -130,6 +130,7 @@ type Down struct {
 	//	*Down_Welcome
 	//	*Down_Order
 	//	*Down_Pace
+	//	*Down_Lease
 	Kind          isDown_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -199,6 +200,15 @@ func (x *Down) GetPace() *Pace {
 	return nil
 }
 
+func (x *Down) GetLease() *Lease {
+	if x != nil {
+		if x, ok := x.Kind.(*Down_Lease); ok {
+			return x.Lease
+		}
+	}
+	return nil
+}
+
 type isDown_Kind interface {
 	isDown_Kind()
 }
@@ -215,11 +225,17 @@ type Down_Pace struct {
 	Pace *Pace `protobuf:"bytes,3,opt,name=pace,proto3,oneof"`
 }
 
+type Down_Lease struct {
+	Lease *Lease `protobuf:"bytes,4,opt,name=lease,proto3,oneof"`
+}
+
 func (*Down_Welcome) isDown_Kind() {}
 
 func (*Down_Order) isDown_Kind() {}
 
 func (*Down_Pace) isDown_Kind() {}
+
+func (*Down_Lease) isDown_Kind() {}
 
 // Hello is the satellite's whole truth at the instant the link opens: what it
 // is and every session that it holds. A session that the master thought to be
@@ -317,12 +333,15 @@ func (x *Hello) GetReport() *Report {
 }
 
 type Welcome struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	ServerId      uint64                 `protobuf:"varint,2,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
-	Pace          *Pace                  `protobuf:"bytes,3,opt,name=pace,proto3" json:"pace,omitempty"`
-	Attachment    uint64                 `protobuf:"varint,4,opt,name=attachment,proto3" json:"attachment,omitempty"` // names this link in calls beside the stream
-	Version       string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`        // of the master's software
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Epoch      uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	ServerId   uint64                 `protobuf:"varint,2,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	Pace       *Pace                  `protobuf:"bytes,3,opt,name=pace,proto3" json:"pace,omitempty"`
+	Attachment uint64                 `protobuf:"varint,4,opt,name=attachment,proto3" json:"attachment,omitempty"` // names this link in calls beside the stream
+	Version    string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`        // of the master's software
+	// Under WIN4_VERDE_LOST_SESSIONS=lease: a satellite without a renewed lease
+	// for so long stops its desktops by itself. 0: it never does.
+	LeaseSelfMs   uint32 `protobuf:"varint,6,opt,name=lease_self_ms,json=leaseSelfMs,proto3" json:"lease_self_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -392,6 +411,59 @@ func (x *Welcome) GetVersion() string {
 	return ""
 }
 
+func (x *Welcome) GetLeaseSelfMs() uint32 {
+	if x != nil {
+		return x.LeaseSelfMs
+	}
+	return 0
+}
+
+// Lease answers a report under WIN4_VERDE_LOST_SESSIONS=lease. The lease counts
+// from the moment at which the satellite sent that report.
+type Lease struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Report        uint64                 `protobuf:"varint,1,opt,name=report,proto3" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lease) Reset() {
+	*x = Lease{}
+	mi := &file_link_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lease) ProtoMessage() {}
+
+func (x *Lease) ProtoReflect() protoreflect.Message {
+	mi := &file_link_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lease.ProtoReflect.Descriptor instead.
+func (*Lease) Descriptor() ([]byte, []int) {
+	return file_link_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Lease) GetReport() uint64 {
+	if x != nil {
+		return x.Report
+	}
+	return 0
+}
+
 // Pace says how often and in which slot load reports are wanted. The delay of
 // the slot counts from the arrival of the message by the satellite's own clock.
 type Pace struct {
@@ -404,7 +476,7 @@ type Pace struct {
 
 func (x *Pace) Reset() {
 	*x = Pace{}
-	mi := &file_link_proto_msgTypes[4]
+	mi := &file_link_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -416,7 +488,7 @@ func (x *Pace) String() string {
 func (*Pace) ProtoMessage() {}
 
 func (x *Pace) ProtoReflect() protoreflect.Message {
-	mi := &file_link_proto_msgTypes[4]
+	mi := &file_link_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -429,7 +501,7 @@ func (x *Pace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pace.ProtoReflect.Descriptor instead.
 func (*Pace) Descriptor() ([]byte, []int) {
-	return file_link_proto_rawDescGZIP(), []int{4}
+	return file_link_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Pace) GetIntervalMs() uint32 {
@@ -451,13 +523,14 @@ type Report struct {
 	Load          *Load                  `protobuf:"bytes,1,opt,name=load,proto3" json:"load,omitempty"`
 	Sessions      *Sessions              `protobuf:"bytes,2,opt,name=sessions,proto3" json:"sessions,omitempty"` // absent: as last sent on this link
 	Ended         []*Ended               `protobuf:"bytes,3,rep,name=ended,proto3" json:"ended,omitempty"`       // sessions that ended since the last report
+	Seq           uint64                 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`          // counts the reports of one link, from 1
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_link_proto_msgTypes[5]
+	mi := &file_link_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -469,7 +542,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_link_proto_msgTypes[5]
+	mi := &file_link_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +555,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_link_proto_rawDescGZIP(), []int{5}
+	return file_link_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Report) GetLoad() *Load {
@@ -506,6 +579,13 @@ func (x *Report) GetEnded() []*Ended {
 	return nil
 }
 
+func (x *Report) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
 // Order tells a satellite to do something. The same id is answered with the
 // same result, however often it comes.
 type Order struct {
@@ -522,7 +602,7 @@ type Order struct {
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_link_proto_msgTypes[6]
+	mi := &file_link_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -534,7 +614,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_link_proto_msgTypes[6]
+	mi := &file_link_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -547,7 +627,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_link_proto_rawDescGZIP(), []int{6}
+	return file_link_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Order) GetId() uint64 {
@@ -600,7 +680,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_link_proto_msgTypes[7]
+	mi := &file_link_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +692,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_link_proto_msgTypes[7]
+	mi := &file_link_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +705,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_link_proto_rawDescGZIP(), []int{7}
+	return file_link_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Result) GetOrder() uint64 {
@@ -653,7 +733,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_link_proto_msgTypes[8]
+	mi := &file_link_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +745,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_link_proto_msgTypes[8]
+	mi := &file_link_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +758,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_link_proto_rawDescGZIP(), []int{8}
+	return file_link_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ErrorDetail) GetKind() string {
@@ -706,11 +786,12 @@ const file_link_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2\x12.verdecmd.v1.HelloH\x00R\x05hello\x12-\n" +
 	"\x06report\x18\x02 \x01(\v2\x13.verdecmd.v1.ReportH\x00R\x06report\x12-\n" +
 	"\x06result\x18\x03 \x01(\v2\x13.verdecmd.v1.ResultH\x00R\x06resultB\x06\n" +
-	"\x04kind\"\x95\x01\n" +
+	"\x04kind\"\xc1\x01\n" +
 	"\x04Down\x120\n" +
 	"\awelcome\x18\x01 \x01(\v2\x14.verdecmd.v1.WelcomeH\x00R\awelcome\x12*\n" +
 	"\x05order\x18\x02 \x01(\v2\x12.verdecmd.v1.OrderH\x00R\x05order\x12'\n" +
-	"\x04pace\x18\x03 \x01(\v2\x11.verdecmd.v1.PaceH\x00R\x04paceB\x06\n" +
+	"\x04pace\x18\x03 \x01(\v2\x11.verdecmd.v1.PaceH\x00R\x04pace\x12*\n" +
+	"\x05lease\x18\x04 \x01(\v2\x12.verdecmd.v1.LeaseH\x00R\x05leaseB\x06\n" +
 	"\x04kind\"\xed\x01\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
@@ -720,7 +801,7 @@ const file_link_proto_rawDesc = "" +
 	"epoch_seen\x18\x04 \x01(\x04R\tepochSeen\x12\x1a\n" +
 	"\binstance\x18\x05 \x01(\tR\binstance\x12,\n" +
 	"\x05facts\x18\x06 \x01(\v2\x16.verdecmd.v1.HostFactsR\x05facts\x12+\n" +
-	"\x06report\x18\a \x01(\v2\x13.verdecmd.v1.ReportR\x06report\"\x9d\x01\n" +
+	"\x06report\x18\a \x01(\v2\x13.verdecmd.v1.ReportR\x06report\"\xc1\x01\n" +
 	"\aWelcome\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\x04R\bserverId\x12%\n" +
@@ -728,15 +809,19 @@ const file_link_proto_rawDesc = "" +
 	"\n" +
 	"attachment\x18\x04 \x01(\x04R\n" +
 	"attachment\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\tR\aversion\"@\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12\"\n" +
+	"\rlease_self_ms\x18\x06 \x01(\rR\vleaseSelfMs\"\x1f\n" +
+	"\x05Lease\x12\x16\n" +
+	"\x06report\x18\x01 \x01(\x04R\x06report\"@\n" +
 	"\x04Pace\x12\x1f\n" +
 	"\vinterval_ms\x18\x01 \x01(\rR\n" +
 	"intervalMs\x12\x17\n" +
-	"\aslot_ms\x18\x02 \x01(\rR\x06slotMs\"\x8c\x01\n" +
+	"\aslot_ms\x18\x02 \x01(\rR\x06slotMs\"\x9e\x01\n" +
 	"\x06Report\x12%\n" +
 	"\x04load\x18\x01 \x01(\v2\x11.verdecmd.v1.LoadR\x04load\x121\n" +
 	"\bsessions\x18\x02 \x01(\v2\x15.verdecmd.v1.SessionsR\bsessions\x12(\n" +
-	"\x05ended\x18\x03 \x03(\v2\x12.verdecmd.v1.EndedR\x05ended\"l\n" +
+	"\x05ended\x18\x03 \x03(\v2\x12.verdecmd.v1.EndedR\x05ended\x12\x10\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq\"l\n" +
 	"\x05Order\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x125\n" +
@@ -765,53 +850,55 @@ func file_link_proto_rawDescGZIP() []byte {
 	return file_link_proto_rawDescData
 }
 
-var file_link_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_link_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_link_proto_goTypes = []any{
 	(*Up)(nil),           // 0: verdecmd.v1.Up
 	(*Down)(nil),         // 1: verdecmd.v1.Down
 	(*Hello)(nil),        // 2: verdecmd.v1.Hello
 	(*Welcome)(nil),      // 3: verdecmd.v1.Welcome
-	(*Pace)(nil),         // 4: verdecmd.v1.Pace
-	(*Report)(nil),       // 5: verdecmd.v1.Report
-	(*Order)(nil),        // 6: verdecmd.v1.Order
-	(*Result)(nil),       // 7: verdecmd.v1.Result
-	(*ErrorDetail)(nil),  // 8: verdecmd.v1.ErrorDetail
-	(*HostFacts)(nil),    // 9: verdecmd.v1.HostFacts
-	(*Load)(nil),         // 10: verdecmd.v1.Load
-	(*Sessions)(nil),     // 11: verdecmd.v1.Sessions
-	(*Ended)(nil),        // 12: verdecmd.v1.Ended
-	(*SessionOrder)(nil), // 13: verdecmd.v1.SessionOrder
-	(*ReferRequest)(nil), // 14: verdecmd.v1.ReferRequest
-	(*ClaimRequest)(nil), // 15: verdecmd.v1.ClaimRequest
-	(*ReferReply)(nil),   // 16: verdecmd.v1.ReferReply
-	(*ClaimReply)(nil),   // 17: verdecmd.v1.ClaimReply
+	(*Lease)(nil),        // 4: verdecmd.v1.Lease
+	(*Pace)(nil),         // 5: verdecmd.v1.Pace
+	(*Report)(nil),       // 6: verdecmd.v1.Report
+	(*Order)(nil),        // 7: verdecmd.v1.Order
+	(*Result)(nil),       // 8: verdecmd.v1.Result
+	(*ErrorDetail)(nil),  // 9: verdecmd.v1.ErrorDetail
+	(*HostFacts)(nil),    // 10: verdecmd.v1.HostFacts
+	(*Load)(nil),         // 11: verdecmd.v1.Load
+	(*Sessions)(nil),     // 12: verdecmd.v1.Sessions
+	(*Ended)(nil),        // 13: verdecmd.v1.Ended
+	(*SessionOrder)(nil), // 14: verdecmd.v1.SessionOrder
+	(*ReferRequest)(nil), // 15: verdecmd.v1.ReferRequest
+	(*ClaimRequest)(nil), // 16: verdecmd.v1.ClaimRequest
+	(*ReferReply)(nil),   // 17: verdecmd.v1.ReferReply
+	(*ClaimReply)(nil),   // 18: verdecmd.v1.ClaimReply
 }
 var file_link_proto_depIdxs = []int32{
 	2,  // 0: verdecmd.v1.Up.hello:type_name -> verdecmd.v1.Hello
-	5,  // 1: verdecmd.v1.Up.report:type_name -> verdecmd.v1.Report
-	7,  // 2: verdecmd.v1.Up.result:type_name -> verdecmd.v1.Result
+	6,  // 1: verdecmd.v1.Up.report:type_name -> verdecmd.v1.Report
+	8,  // 2: verdecmd.v1.Up.result:type_name -> verdecmd.v1.Result
 	3,  // 3: verdecmd.v1.Down.welcome:type_name -> verdecmd.v1.Welcome
-	6,  // 4: verdecmd.v1.Down.order:type_name -> verdecmd.v1.Order
-	4,  // 5: verdecmd.v1.Down.pace:type_name -> verdecmd.v1.Pace
-	9,  // 6: verdecmd.v1.Hello.facts:type_name -> verdecmd.v1.HostFacts
-	5,  // 7: verdecmd.v1.Hello.report:type_name -> verdecmd.v1.Report
-	4,  // 8: verdecmd.v1.Welcome.pace:type_name -> verdecmd.v1.Pace
-	10, // 9: verdecmd.v1.Report.load:type_name -> verdecmd.v1.Load
-	11, // 10: verdecmd.v1.Report.sessions:type_name -> verdecmd.v1.Sessions
-	12, // 11: verdecmd.v1.Report.ended:type_name -> verdecmd.v1.Ended
-	13, // 12: verdecmd.v1.Order.session:type_name -> verdecmd.v1.SessionOrder
-	8,  // 13: verdecmd.v1.Result.error:type_name -> verdecmd.v1.ErrorDetail
-	0,  // 14: verdecmd.v1.Link.Attach:input_type -> verdecmd.v1.Up
-	14, // 15: verdecmd.v1.Link.Refer:input_type -> verdecmd.v1.ReferRequest
-	15, // 16: verdecmd.v1.Link.Claim:input_type -> verdecmd.v1.ClaimRequest
-	1,  // 17: verdecmd.v1.Link.Attach:output_type -> verdecmd.v1.Down
-	16, // 18: verdecmd.v1.Link.Refer:output_type -> verdecmd.v1.ReferReply
-	17, // 19: verdecmd.v1.Link.Claim:output_type -> verdecmd.v1.ClaimReply
-	17, // [17:20] is the sub-list for method output_type
-	14, // [14:17] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	7,  // 4: verdecmd.v1.Down.order:type_name -> verdecmd.v1.Order
+	5,  // 5: verdecmd.v1.Down.pace:type_name -> verdecmd.v1.Pace
+	4,  // 6: verdecmd.v1.Down.lease:type_name -> verdecmd.v1.Lease
+	10, // 7: verdecmd.v1.Hello.facts:type_name -> verdecmd.v1.HostFacts
+	6,  // 8: verdecmd.v1.Hello.report:type_name -> verdecmd.v1.Report
+	5,  // 9: verdecmd.v1.Welcome.pace:type_name -> verdecmd.v1.Pace
+	11, // 10: verdecmd.v1.Report.load:type_name -> verdecmd.v1.Load
+	12, // 11: verdecmd.v1.Report.sessions:type_name -> verdecmd.v1.Sessions
+	13, // 12: verdecmd.v1.Report.ended:type_name -> verdecmd.v1.Ended
+	14, // 13: verdecmd.v1.Order.session:type_name -> verdecmd.v1.SessionOrder
+	9,  // 14: verdecmd.v1.Result.error:type_name -> verdecmd.v1.ErrorDetail
+	0,  // 15: verdecmd.v1.Link.Attach:input_type -> verdecmd.v1.Up
+	15, // 16: verdecmd.v1.Link.Refer:input_type -> verdecmd.v1.ReferRequest
+	16, // 17: verdecmd.v1.Link.Claim:input_type -> verdecmd.v1.ClaimRequest
+	1,  // 18: verdecmd.v1.Link.Attach:output_type -> verdecmd.v1.Down
+	17, // 19: verdecmd.v1.Link.Refer:output_type -> verdecmd.v1.ReferReply
+	18, // 20: verdecmd.v1.Link.Claim:output_type -> verdecmd.v1.ClaimReply
+	18, // [18:21] is the sub-list for method output_type
+	15, // [15:18] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_link_proto_init() }
@@ -830,8 +917,9 @@ func file_link_proto_init() {
 		(*Down_Welcome)(nil),
 		(*Down_Order)(nil),
 		(*Down_Pace)(nil),
+		(*Down_Lease)(nil),
 	}
-	file_link_proto_msgTypes[6].OneofWrappers = []any{
+	file_link_proto_msgTypes[7].OneofWrappers = []any{
 		(*Order_Session)(nil),
 	}
 	type x struct{}
@@ -840,7 +928,7 @@ func file_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_link_proto_rawDesc), len(file_link_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,92 @@
+// Command verdecmd is a virtual-desktop cluster in one program: the master that
+// decides, the satellites that run users' desktops, and the monitor by which an
+// administrator rules it. The first argument, or the name by which the program
+// is called, picks the role.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"verdecmd/master"
+	"verdecmd/monitor"
+	"verdecmd/packaging/demo"
+	"verdecmd/satellite"
+	"verdecmd/settings"
+)
+
+// version is set at build time.
+var version = "0.1.0-dev"
+
+func main() { os.Exit(run(os.Args)) }
+
+// run is the whole program; it returns the exit code.
+func run(args []string) int {
+	root := rootCommand()
+	words := args[1:]
+	// Called by another name, that name is the role.
+	switch name := filepath.Base(args[0]); name {
+	case "verdecmon":
+		words = append([]string{"monitor"}, words...)
+	case "win4":
+		words = append([]string{name}, words...)
+	}
+	root.SetArgs(words)
+	err := root.ExecuteContext(context.Background())
+	if err == nil {
+		return 0
+	}
+	var code interface{ ExitCode() int }
+	quiet := false
+	exit := 1
+	if errors.As(err, &code) {
+		exit = code.ExitCode()
+		var silent interface{ Silent() bool }
+		quiet = errors.As(err, &silent) && silent.Silent()
+	}
+	var referred *satellite.ReferredError
+	if !quiet && !errors.As(err, &referred) {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(args[0]), err)
+	}
+	return exit
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "verdecmd",
+		Short: "A virtual-desktop cluster: master, satellites, monitor",
+		Long: `verdecmd turns a few Linux servers into one virtual-desktop cluster. A master
+decides, satellites run users' desktops on KVM/QEMU as those users, and an
+administrator rules it through one Unix socket with "verdecmd monitor".
+
+Try it on this computer alone: "verdecmd demo" starts a whole cluster.`,
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(master.Commands(version, logger)...)
+	root.AddCommand(satellite.Commands(version, logger)...)
+	root.AddCommand(monitor.Command(), settings.Command(), demo.Command(version))
+	return root
+}
+
+// logger writes JSON lines to standard error, or lines for people where that is
+// a terminal.
+func logger(level string) zerolog.Logger {
+	l, err := zerolog.ParseLevel(level)
+	if err != nil {
+		l = zerolog.InfoLevel
+	}
+	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
+	log := zerolog.New(os.Stderr)
+	if info, err := os.Stderr.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+		log = log.Output(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: "15:04:05.000"})
+	}
+	return log.Level(l).With().Timestamp().Logger()
+}

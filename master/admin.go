@@ -1,0 +1,207 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"verdecmd/master/cluster"
+	"verdecmd/master/job"
+	"verdecmd/master/placement"
+	"verdecmd/master/store"
+	"verdecmd/monitor"
+)
+
+// backend is the master as the commands of the admin socket see it.
+type backend struct{ m *Master }
+
+func (b backend) Overview() monitor.Overview {
+	o := monitor.Overview{Version: b.m.cfg.Version, Host: b.m.cfg.Host, Uptime: time.Since(b.m.started), Seq: b.m.events.Seq()}
+	now := time.Now()
+	b.m.with(func(c *cluster.Cluster) {
+		for _, s := range c.Servers() {
+			o.Servers++
+			if s.State == cluster.Online && c.Link(s, now) == "up" {
+				o.Online++
+			}
+		}
+		o.Users, o.Reservations = c.Total()
+		for _, x := range c.Sessions() {
+			s := c.Server(x.Server)
+			if s.Attachment == 0 && s.Reported.IsZero() { // awaited since the start
+				o.RetryAfter = max(0, c.Limits().Resync-now.Sub(b.m.started))
+				break
+			}
+		}
+	})
+	return o
+}
+
+func (b backend) Seq() uint64 { return b.m.events.Seq() }
+
+func (b backend) Accounts(prefix string, limit int) []string {
+	return b.m.cfg.Accounts.Names(prefix, limit)
+}
+
+// The seq of a list is read before its rows: an event may then be told again,
+// never missed.
+
+func (b backend) Servers() ([]monitor.Server, uint64) {
+	seq := b.m.events.Seq()
+	return b.m.host.Servers(), seq
+}
+
+func (b backend) Server(id uint64) (monitor.Server, uint64, bool) {
+	seq := b.m.events.Seq()
+	s, ok := b.m.host.Server(id)
+	return s, seq, ok
+}
+
+func (b backend) SetServer(ctx context.Context, id uint64, state, reason string) (monitor.Server, bool, int, error) {
+	changed, left, err := b.m.host.SetState(ctx, id, cluster.State(state), reason)
+	if err != nil {
+		return monitor.Server{}, false, 0, refusal(err)
+	}
+	s, _ := b.m.host.Server(id)
+	return s, changed, left, nil
+}
+
+func (b backend) Fence(ctx context.Context, id uint64) (int, error) {
+	n, err := b.m.session.Fence(ctx, id)
+	return n, refusal(err)
+}
+
+// Placement shows the session of a user, who always goes back to it, before
+// the servers.
+func (b backend) Placement(ctx context.Context, user string) ([]monitor.Candidate, error) {
+	need := placement.Need{}
+	if user != "" {
+		if _, _, ok := b.m.cfg.Accounts.Find(ctx, user, false); !ok {
+			return nil, noAccount(user)
+		}
+		need = b.m.session.Need(user)
+	}
+	rows := b.m.host.Placement(need)
+	d, known := b.m.session.User(user)
+	if !known {
+		return rows, nil
+	}
+	for i, r := range rows {
+		if r.Server == d.Server {
+			copy(rows[1:i+1], rows[:i])
+			r.Eligible, r.Reason = d.State != cluster.Lost, fmt.Sprintf("%s has session %s here (%s)", user, d.ID, d.State)
+			if d.Why != "" {
+				r.Reason += ": " + d.Why
+			}
+			rows[0] = r
+		}
+	}
+	return rows, nil
+}
+
+func (b backend) Users() ([]monitor.Session, uint64) {
+	seq := b.m.events.Seq()
+	return b.m.session.Users(), seq
+}
+
+func (b backend) User(ctx context.Context, name string, byUID bool) (monitor.UserDetail, uint64, error) {
+	seq := b.m.events.Seq()
+	user, uid, known := b.m.cfg.Accounts.Find(ctx, name, byUID)
+	if !known {
+		user = name
+		if byUID {
+			user = b.userOf(name)
+		}
+	}
+	d, has := b.m.session.User(user)
+	switch {
+	case has:
+		return d, seq, nil
+	case known:
+		d.User, d.UID, d.State = user, uid, "none"
+		return d, seq, nil
+	}
+	return d, seq, noAccount(name)
+}
+
+// userOf finds who holds a session with a number that has no account here.
+func (b backend) userOf(number string) (user string) {
+	b.m.with(func(c *cluster.Cluster) {
+		for _, x := range c.Sessions() {
+			if fmt.Sprint(x.UID) == number {
+				user = x.User
+			}
+		}
+	})
+	return user
+}
+
+func (b backend) End(ctx context.Context, user string, how monitor.How, limit time.Duration, force bool) (monitor.Job, bool, error) {
+	by := "the master"
+	if c, ok := monitor.CallerOf(ctx); ok {
+		by = c.Name
+	}
+	if _, _, ok := b.m.cfg.Accounts.Find(ctx, user, false); !ok {
+		if _, has := b.m.session.User(user); !has {
+			return monitor.Job{}, false, noAccount(user)
+		}
+	}
+	j, joined, err := b.m.session.End(ctx, user, how, limit, force, by)
+	return j, joined, refusal(err)
+}
+
+func (b backend) Reservations() ([]monitor.Reservation, uint64) {
+	seq := b.m.events.Seq()
+	return b.m.session.Reservations(), seq
+}
+
+func (b backend) CancelReservation(ctx context.Context, id string) (int, error) {
+	return b.m.session.CancelReservation(ctx, id), nil
+}
+
+func (b backend) Jobs(all bool) ([]monitor.Job, uint64) {
+	seq := b.m.events.Seq()
+	return b.m.jobs.List(all), seq
+}
+
+func (b backend) Job(id uint64) (monitor.Job, bool) { return b.m.jobs.Get(id) }
+
+func (b backend) WaitJob(ctx context.Context, id uint64) (monitor.Job, error) {
+	return b.m.jobs.Wait(ctx, id)
+}
+
+func (b backend) CancelJob(ctx context.Context, id uint64) (monitor.Job, bool, error) {
+	j, asked, err := b.m.jobs.Cancel(ctx, id)
+	return j, asked, refusal(err)
+}
+
+func (b backend) Since(seq uint64) ([]monitor.Event, uint64, <-chan struct{}) {
+	return b.m.events.Since(seq)
+}
+
+func noAccount(user string) error {
+	return &monitor.Error{Code: 550, Pairs: []monitor.Pair{{Key: "kind", Value: "user"}, {Key: "id", Value: user}, {Key: "msg", Value: "no such account"}},
+		Text: fmt.Sprintf("No account is named %q. Type \"users\" to see who is logged in.", user)}
+}
+
+// refusal gives an error of the capabilities its code.
+func refusal(err error) error {
+	var told *monitor.Error
+	var busy *job.BusyError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &told):
+		return told
+	case errors.As(err, &busy):
+		return monitor.Errorf(440, []monitor.Pair{{Key: "job", Value: busy.Job}}, "%v", err)
+	case errors.Is(err, job.ErrUnknown):
+		return monitor.Errorf(550, []monitor.Pair{{Key: "kind", Value: "job"}}, "%v", err)
+	case errors.Is(err, job.ErrTooLate):
+		return monitor.Errorf(554, nil, "%v", err)
+	case errors.Is(err, store.ErrNoSpace):
+		return monitor.Errorf(452, nil, "%v", err)
+	}
+	return err
+}

@@ -1,0 +1,120 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"verdecmd/master/cluster"
+	"verdecmd/master/link"
+	"verdecmd/monitor"
+	pb "verdecmd/proto"
+	"verdecmd/proto/wire"
+)
+
+// hub joins the links to the capabilities.
+type hub struct{ m *Master }
+
+// Attach registers a satellite where it is new, opens its link in the cluster
+// and settles what its inventory leads to.
+func (h hub) Attach(ctx context.Context, hello cluster.Hello, name string) (link.Attached, error) {
+	if err := h.m.host.Ensure(ctx, hello.UUID, name); err != nil {
+		return link.Attached{}, err
+	}
+	var at link.Attached
+	var e cluster.Effects
+	var err error
+	h.m.with(func(c *cluster.Cluster) {
+		if at.Attachment, e, err = c.Attach(time.Now(), hello); err == nil {
+			s := c.ServerByUUID(hello.UUID)
+			at.Server, at.Name = s.ID, s.Name
+		}
+	})
+	if err != nil {
+		kind := wire.Internal
+		if errors.Is(err, cluster.ErrDuplicate) {
+			kind = wire.InUse
+		}
+		return at, wire.Errorf(kind, "%v", err)
+	}
+	h.m.event("server.up", fmt.Sprintf("Server %d (%s) is connected.", at.Server, at.Name), serverPairs(at.Server, at.Name)...)
+	h.m.session.Settle(ctx, at.Server, e)
+	return at, nil
+}
+
+// Report takes in what a satellite reports.
+func (h hub) Report(ctx context.Context, server, attachment uint64, r link.Report) error {
+	var e cluster.Effects
+	var err error
+	var name string
+	var free, reserve uint64
+	now := time.Now()
+	h.m.with(func(c *cluster.Cluster) {
+		if e, err = c.Report(now, server, attachment, r.Load, r.Sessions, r.Ended); err != nil {
+			return
+		}
+		c.LeaseRenewed(now, server)
+		s := c.Server(server)
+		name, free, reserve = s.Name, s.Load.SnapFree, s.Facts.SnapReserve
+	})
+	if err != nil {
+		return wire.Errorf(wire.StaleLink, "%v", err)
+	}
+	h.m.session.Settle(ctx, server, e)
+	if low, changed := h.m.scarce.set(server, free <= reserve); changed {
+		pairs := append(serverPairs(server, name), monitor.Pair{Key: "snapfree", Value: free}, monitor.Pair{Key: "reserve", Value: reserve})
+		if low {
+			h.m.event("server.nospace", fmt.Sprintf("Server %d (%s) has %d MiB free for snapshots, not more than its reserve of %d MiB: no new sessions go there.", server, name, free>>20, reserve>>20), pairs...)
+		} else {
+			h.m.event("server.space", fmt.Sprintf("Server %d (%s) has space for snapshots again, %d MiB.", server, name, free>>20), pairs...)
+		}
+	}
+	return nil
+}
+
+// Detach notes that a link has ended.
+func (h hub) Detach(_ context.Context, server, attachment uint64) {
+	var lost []cluster.Session
+	var cancelled []cluster.Reservation
+	var closed bool
+	var name string
+	h.m.with(func(c *cluster.Cluster) {
+		if lost, cancelled, closed = c.Detach(time.Now(), server, attachment); closed {
+			name = c.Server(server).Name
+		}
+	})
+	h.m.session.Cancelled(cancelled)
+	if closed {
+		h.m.event("server.down", fmt.Sprintf("The link of server %d (%s) is down; %d sessions there are unknown.", server, name, len(lost)),
+			append(serverPairs(server, name), monitor.Pair{Key: "sessions", Value: len(lost)})...)
+	}
+}
+
+func (h hub) Refer(ctx context.Context, server, _ uint64, l cluster.Login) (*pb.ReferReply, error) {
+	return h.m.session.Refer(ctx, server, l)
+}
+
+func (h hub) Claim(ctx context.Context, server, attachment uint64, user string, uid uint32) (*pb.ClaimReply, error) {
+	return h.m.session.Claim(ctx, server, attachment, user, uid)
+}
+
+// scarcity remembers which servers are short of space, so that only changes
+// are announced.
+type scarcity struct {
+	mu  sync.Mutex
+	low map[uint64]bool // guarded by mu
+}
+
+func (s *scarcity) set(server uint64, low bool) (now, changed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changed = s.low[server] != low
+	s.low[server] = low
+	return low, changed
+}
+
+func serverPairs(id uint64, name string) []monitor.Pair {
+	return []monitor.Pair{{Key: "server", Value: id}, {Key: "name", Value: name}}
+}

@@ -1,0 +1,277 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+	"github.com/vishvananda/netlink"
+
+	"verdecmd/master/cluster"
+	"verdecmd/master/host"
+	"verdecmd/master/store"
+	"verdecmd/monitor"
+	"verdecmd/proto/wire"
+	"verdecmd/settings"
+	"verdecmd/settings/account"
+)
+
+// resync is how long a new master waits for the satellites it knew.
+const resync = 15 * time.Second
+
+// limits of the port for satellites, RELIABILITY 1.2.
+const (
+	maxConnections = 16384
+	maxPerAddress  = 32 // of connections that have not proved who they are
+)
+
+// Commands returns master, init and enrol. log makes the daemon's logger for a
+// level.
+func Commands(version string, log func(level string) zerolog.Logger) []*cobra.Command {
+	var path string
+	var service bool
+	c := &cobra.Command{
+		Use:   "master",
+		Short: "Run the cluster master on this computer",
+		Long: `Run the cluster master: the daemon that decides where desktops run.
+
+It listens for satellites on WIN4_VERDE_LISTEN (TLS, certificates of the cluster
+only) and for administrators on the Unix socket VERDECMD_SOCKET; talk to it with
+"verdecmd monitor". Run "verdecmd init" once before. Started by hand it works in
+the foreground and logs to standard error; SIGTERM ends it in order, SIGHUP
+reads the settings again. Desktops run on while the master is away.`,
+		Example: "  verdecmd init && verdecmd master\n  verdecmd master --settings ./settings.global",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd.Context(), path, service, version, log)
+		},
+	}
+	c.Flags().StringVar(&path, "settings", settings.DefaultPath, "the settings file")
+	c.Flags().BoolVar(&service, "service", false, "end at once, with success, where WIN4_VERDE_CLUSTER_MASTER is not yes (for the service manager)")
+	return append([]*cobra.Command{c}, host.Commands()...)
+}
+
+// serve runs the master until a signal ends it.
+func serve(ctx context.Context, path string, service bool, version string, newLog func(string) zerolog.Logger) error {
+	v, err := settings.Load(path)
+	if err != nil {
+		return err
+	}
+	log := newLog(v.String(settings.LogLevel))
+	for _, w := range v.Warnings() {
+		log.Warn().Msg(w)
+	}
+	if service && !v.Bool(settings.ClusterMaster) {
+		log.Info().Str("settings", v.Path()).Msg("WIN4_VERDE_CLUSTER_MASTER is not yes: this computer is not the master, nothing to do")
+		return nil
+	}
+	// The umask keeps every file and socket from being wider for a moment.
+	syscall.Umask(0o077)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+
+	cfg, closeAll, err := open(ctx, v, version, log)
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	m, err := New(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	log.Info().Int("pid", os.Getpid()).Str("socket", v.String(settings.Socket)).Str("listen", cfg.Link.Addr().String()).
+		Uint64("epoch", uint64(cfg.Epoch)).Str("version", version).Msg("cluster master started")
+
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hup:
+				if v, err := settings.Load(path); err != nil {
+					log.Error().Err(err).Msg("settings were not taken over")
+				} else {
+					m.SetLimits(limits(v))
+					log.Info().Msg("settings read again")
+				}
+			}
+		}
+	}()
+	err = m.Run(ctx)
+	log.Info().Msg("cluster master ended")
+	return err
+}
+
+// open opens everything that the master needs from outside.
+func open(ctx context.Context, v *settings.Values, version string, log zerolog.Logger) (cfg Config, closeAll func(), err error) {
+	var closers []func()
+	closeAll = func() {
+		for i := len(closers) - 1; i >= 0; i-- {
+			closers[i]()
+		}
+	}
+	defer func() {
+		if err != nil {
+			closeAll()
+		}
+	}()
+	lock, err := monitor.Lock(settings.LockFile(v))
+	if errors.Is(err, monitor.ErrLocked) {
+		return cfg, nil, fmt.Errorf("another master runs already on this computer: %w", err)
+	}
+	if err != nil {
+		return cfg, nil, err
+	}
+	closers = append(closers, lock)
+
+	creds, err := wire.Load(settings.PKI(v), wire.Master)
+	if err != nil {
+		return cfg, nil, err
+	}
+	if w := creds.Warning(); w != "" {
+		log.Warn().Msg(w)
+	}
+	dir := settings.MasterDir(v)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return cfg, nil, fmt.Errorf("directory of the database: %w", err)
+	}
+	db, err := store.Open(filepath.Join(dir, "verdecmd.db"))
+	if err != nil {
+		return cfg, nil, err
+	}
+	closers = append(closers, func() { db.Close() })
+
+	address, err := listenAddress(v, log)
+	if err != nil {
+		return cfg, nil, err
+	}
+	link, err := net.Listen("tcp", address)
+	if err != nil {
+		return cfg, nil, fmt.Errorf("cannot listen for satellites: %w; see %s (%s)", err, settings.Listen, v.Where(settings.Listen))
+	}
+	closers = append(closers, func() { link.Close() })
+	admin, err := monitor.Listen(monitor.ListenConfig{
+		Path:  v.String(settings.Socket),
+		Owner: v.String(settings.ConnUID), OwnerSource: settings.ConnUID + ", " + v.Where(settings.ConnUID),
+		Group: v.String(settings.ConnGID), GroupSource: settings.ConnGID + ", " + v.Where(settings.ConnGID),
+	})
+	if err != nil {
+		return cfg, nil, err
+	}
+	closers = append(closers, func() { admin.Close() })
+
+	name, err := os.Hostname()
+	if err != nil {
+		name = "localhost"
+	}
+	report := func(r wire.Report) { log.Warn().Interface("report", r).Msg("a connection was refused or failed") }
+	cfg = Config{
+		Monitor: admin, Link: wire.LimitListener(link, maxConnections, maxPerAddress), GRPC: wire.ServerOptions(creds, report),
+		Store: db, Epoch: db.Epoch(), Accounts: accounts{account.New(v.String(settings.PasswdFile))},
+		Admin: monitor.Config{
+			Levels: monitor.Levels{Admins: v.Raw(settings.ConnAdmins), Operators: v.Raw(settings.ConnOperators),
+				Viewers: v.Raw(settings.ConnViewers), Default: v.String(settings.ConnLevel)},
+			Log: part(log, "admin"), MaxConns: v.Int(settings.ConnMax), Linger: v.Duration(settings.ConnLinger),
+			Idle: v.Duration(settings.ConnIdle), Version: version,
+		},
+		Limits: limits(v), ShutdownWait: v.Duration(settings.ShutdownWait), LogoffWait: v.Duration(settings.LogoffWait),
+		Version: version, Host: name, Log: log,
+	}
+	if cfg.Limits.Lost == cluster.Lease {
+		cfg.LeaseSelf = v.Duration(settings.LeaseSelf)
+	}
+	return cfg, closeAll, nil
+}
+
+func limits(v *settings.Values) cluster.Limits {
+	l := cluster.Limits{
+		Interval: v.Duration(settings.StatsInterval), ReservationTimeout: v.Duration(settings.ReservationTime),
+		Resync: resync, LeaseReplace: v.Duration(settings.LeaseReplace),
+	}
+	if v.String(settings.LostSessions) == "lease" {
+		l.Lost = cluster.Lease
+	}
+	return l
+}
+
+// listenAddress is where satellites are awaited: what is set, else the address
+// of WIN4_VERDE_CMADDR that belongs to this computer, else 127.0.0.1. It is
+// never all interfaces unless somebody writes so.
+func listenAddress(v *settings.Values, log zerolog.Logger) (string, error) {
+	if a := v.String(settings.Listen); a != "" {
+		host, port, err := settings.SplitAddress(a, settings.MasterPort)
+		if err != nil {
+			return "", err
+		}
+		return net.JoinHostPort(host, strconv.Itoa(port)), nil
+	}
+	if v.String(settings.CMAddr) != "" {
+		masters, err := settings.Masters(v)
+		if err != nil {
+			return "", err
+		}
+		own, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+		if err != nil {
+			return "", fmt.Errorf("addresses of this computer: %w", err)
+		}
+		for _, a := range masters {
+			host, port, err := net.SplitHostPort(a)
+			if err != nil {
+				return "", err
+			}
+			ips, err := net.LookupIP(host)
+			if err != nil {
+				log.Warn().Err(err).Str("name", host).Msg("a name in WIN4_VERDE_CMADDR cannot be resolved")
+				continue
+			}
+			for _, ip := range ips {
+				for _, mine := range own {
+					if mine.IP.Equal(ip) {
+						return net.JoinHostPort(ip.String(), port), nil
+					}
+				}
+			}
+		}
+	}
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(settings.MasterPort))
+	log.Warn().Str("listen", address).Msg("neither WIN4_VERDE_LISTEN nor WIN4_VERDE_CMADDR names an address of this computer: only satellites on this computer can connect")
+	return address, nil
+}
+
+// accounts adapts the account database.
+type accounts struct{ db *account.Lookup }
+
+func (a accounts) Find(_ context.Context, name string, byUID bool) (string, uint32, bool) {
+	var u account.User
+	var err error
+	if byUID {
+		n, perr := strconv.ParseUint(name, 10, 32)
+		if perr != nil {
+			return "", 0, false
+		}
+		u, err = a.db.ByUID(uint32(n))
+	} else {
+		u, err = a.db.ByName(name)
+	}
+	return u.Name, u.UID, err == nil
+}
+
+func (a accounts) Names(prefix string, limit int) []string {
+	names, err := a.db.Names(prefix, limit)
+	if err != nil {
+		return nil
+	}
+	return names
+}

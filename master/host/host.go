@@ -1,0 +1,178 @@
+// Package host is the master's register of satellites: who may join, what an
+// administrator wants of each, and the certificates that prove who they are.
+//
+// A server's number, its identity and its state are on the disk before anybody
+// is told of them. Numbers are never given twice.
+package host
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"verdecmd/master/cluster"
+	"verdecmd/master/store"
+	"verdecmd/monitor"
+	"verdecmd/proto/wire"
+)
+
+// Buckets of the store that belong to this package.
+const (
+	servers    = "servers" // by ID
+	meta       = "meta"
+	lastServer = "last-server"
+)
+
+// Config is everything a Manager needs.
+type Config struct {
+	// State runs f with the cluster under its lock. f must not block.
+	State func(f func(*cluster.Cluster))
+	Store store.Store
+	Epoch store.Epoch
+	// Event announces what has happened; it must not block.
+	Event func(typ, text string, pairs ...monitor.Pair)
+	// Cancelled is told which reservations a server has lost.
+	Cancelled func([]cluster.Reservation)
+	Log       zerolog.Logger
+}
+
+// Manager is the master's part in servers.
+type Manager struct {
+	cfg Config
+
+	mu sync.Mutex // one change of the register at a time, so that numbers and records agree
+}
+
+// New returns a Manager.
+func New(cfg Config) *Manager { return &Manager{cfg: cfg} }
+
+// record is the durable form of a server.
+type record struct {
+	ID     uint64        `json:"id"`
+	UUID   string        `json:"uuid"`
+	Name   string        `json:"name"`
+	State  cluster.State `json:"state"`
+	Reason string        `json:"reason,omitempty"`
+}
+
+// Restore fills the cluster with the servers that the store holds and returns
+// the highest number ever given.
+func (m *Manager) Restore(ctx context.Context, now time.Time, c *cluster.Cluster) (last uint64, err error) {
+	err = m.cfg.Store.View(ctx, func(s store.Snapshot) error {
+		if b, ok, err := s.Get(store.Key{Bucket: meta, ID: lastServer}); err != nil {
+			return err
+		} else if ok {
+			if err := json.Unmarshal(b, &last); err != nil {
+				return fmt.Errorf("record %s/%s: %w", meta, lastServer, err)
+			}
+		}
+		for id, b := range s.All(servers) {
+			var r record
+			if err := json.Unmarshal(b, &r); err != nil {
+				return fmt.Errorf("server %s: %w", id, err)
+			}
+			c.Registered(now, cluster.ServerRecord{ID: r.ID, UUID: r.UUID, Name: r.Name, State: r.State, Reason: r.Reason})
+			last = max(last, r.ID)
+		}
+		return nil
+	})
+	return last, err
+}
+
+// Ensure registers a satellite that connects for the first time. Its identity
+// and its name come from its certificate.
+func (m *Manager) Ensure(ctx context.Context, uuid, name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var r cluster.ServerRecord
+	var known, taken bool
+	m.cfg.State(func(c *cluster.Cluster) {
+		if known = c.ServerByUUID(uuid) != nil; known {
+			return
+		}
+		for _, s := range c.Servers() {
+			if s.Name == name {
+				r, taken = s.Record(), true
+				return
+			}
+		}
+		r = c.Enrol(uuid, name)
+	})
+	switch {
+	case known:
+		return nil
+	case taken:
+		return wire.Errorf(wire.InUse, "the name %s belongs to server %d, which has another identity; enrol this machine under another name", name, r.ID)
+	}
+	if err := m.save(ctx, r, store.Change{Key: store.Key{Bucket: meta, ID: lastServer}, Value: strconv.AppendUint(nil, r.ID, 10)}); err != nil {
+		return fmt.Errorf("registering %s: %w", name, err)
+	}
+	m.cfg.State(func(c *cluster.Cluster) { c.Registered(time.Now(), r) })
+	m.cfg.Log.Info().Uint64("server", r.ID).Str("satellite", name).Msg("satellite registered")
+	m.cfg.Event("server.registered", fmt.Sprintf("Server %d (%s) is registered.", r.ID, r.Name), pairs(r)...)
+	return nil
+}
+
+// SetState puts a server online or offline for new logins, durably. changed is
+// false where it was so; left is how many servers are online afterwards.
+func (m *Manager) SetState(ctx context.Context, id uint64, state cluster.State, reason string) (changed bool, left int, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var r cluster.ServerRecord
+	known := false
+	m.cfg.State(func(c *cluster.Cluster) {
+		if s := c.Server(id); s != nil {
+			r, known = s.Record(), true
+		}
+	})
+	if !known {
+		return false, 0, unknown(id)
+	}
+	changed = r.State != state || (reason != "" && r.Reason != reason)
+	if changed {
+		r.State, r.Reason = state, reason
+		if err := m.save(ctx, r); err != nil {
+			return false, 0, fmt.Errorf("server %d: %w", id, err)
+		}
+	}
+	var cancelled []cluster.Reservation
+	m.cfg.State(func(c *cluster.Cluster) {
+		if changed {
+			cancelled = c.StateSet(time.Now(), r)
+		}
+		for _, s := range c.Servers() {
+			if s.State == cluster.Online {
+				left++
+			}
+		}
+	})
+	m.cfg.Cancelled(cancelled)
+	if changed {
+		m.cfg.Log.Info().Uint64("server", id).Str("state", string(state)).Str("reason", reason).Msg("server's state changed")
+		m.cfg.Event("server."+string(state), fmt.Sprintf("Server %d (%s) is %s.", r.ID, r.Name, state), pairs(r)...)
+	}
+	return changed, left, nil
+}
+
+// save makes a server's record durable.
+func (m *Manager) save(ctx context.Context, r cluster.ServerRecord, more ...store.Change) error {
+	b, err := json.Marshal(record{r.ID, r.UUID, r.Name, r.State, r.Reason})
+	if err != nil {
+		return err
+	}
+	changes := append([]store.Change{{Key: store.Key{Bucket: servers, ID: strconv.FormatUint(r.ID, 10)}, Value: b}}, more...)
+	return m.cfg.Store.Commit(context.WithoutCancel(ctx), m.cfg.Epoch, nil, changes)
+}
+
+func unknown(id uint64) error {
+	return monitor.Errorf(550, []monitor.Pair{{Key: "kind", Value: "server"}, {Key: "id", Value: id}}, "no server has the ID %d", id)
+}
+
+func pairs(r cluster.ServerRecord) []monitor.Pair {
+	return []monitor.Pair{{Key: "server", Value: r.ID}, {Key: "name", Value: r.Name}}
+}

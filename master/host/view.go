@@ -1,0 +1,78 @@
+package host
+
+import (
+	"slices"
+	"time"
+
+	"verdecmd/master/cluster"
+	"verdecmd/master/placement"
+	"verdecmd/monitor"
+)
+
+// Servers returns all servers by ID. The score is that of the smallest desktop.
+func (m *Manager) Servers() []monitor.Server {
+	now := time.Now()
+	var out []monitor.Server
+	m.cfg.State(func(c *cluster.Cluster) {
+		all := c.Servers()
+		out = make([]monitor.Server, len(all))
+		for i, s := range all {
+			out[i] = row(c, s, now)
+		}
+	})
+	return out
+}
+
+// Server returns one, with the users who have sessions there.
+func (m *Manager) Server(id uint64) (out monitor.Server, ok bool) {
+	now := time.Now()
+	m.cfg.State(func(c *cluster.Cluster) {
+		s := c.Server(id)
+		if s == nil {
+			return
+		}
+		out, ok = row(c, s, now), true
+		out.Why = c.Why(now, id, placement.Need{})
+		for _, x := range c.Sessions() {
+			if x.Server == id {
+				out.Sessions = append(out.Sessions, x.User)
+			}
+		}
+	})
+	return out, ok
+}
+
+func row(c *cluster.Cluster, s *cluster.Server, now time.Time) monitor.Server {
+	sessions, reserved := c.Counts(s.ID)
+	score, reason := c.Score(s, now, placement.Need{})
+	out := monitor.Server{
+		ID: s.ID, Name: s.Name, Address: s.Address, State: string(s.State), Reason: s.Reason, Link: c.Link(s, now),
+		Users: sessions, Reserved: reserved,
+		CPU: 100 * s.Load.CPUBusy, MemTotal: s.Load.MemoryTotal, MemFree: s.Load.MemoryFree,
+		Seen: s.Reported, Age: -1, Version: s.Version, Score: score, Eligible: reason == placement.Eligible,
+		Since: s.Since, Arch: s.Facts.Arch, CPUs: s.Facts.CPUs, Load1: s.Load.Load1,
+		SnapDir: s.Facts.SnapDir, SnapFree: s.Load.SnapFree, SnapKind: s.Facts.SnapKind, HomeFree: s.Load.HomeFree,
+		Accelerator: s.Facts.Accelerator, Problems: slices.Clone(s.Facts.Problems),
+	}
+	if s.Mismatch != "" {
+		out.Problems = append(out.Problems, s.Mismatch)
+	}
+	if !s.Reported.IsZero() {
+		out.Age = now.Sub(s.Reported)
+	}
+	return out
+}
+
+// Placement tells for each server whether a session with this need would go
+// there, best first.
+func (m *Manager) Placement(need placement.Need) []monitor.Candidate {
+	now := time.Now()
+	var out []monitor.Candidate
+	m.cfg.State(func(c *cluster.Cluster) {
+		for _, x := range c.Placement(now, need) {
+			out = append(out, monitor.Candidate{Server: x.ID, Name: c.Server(x.ID).Name,
+				Eligible: x.Reason == placement.Eligible, Score: x.Score, Reason: c.Why(now, x.ID, need)})
+		}
+	})
+	return out
+}

@@ -1,0 +1,167 @@
+// Package master is the deciding daemon: it admits satellites, refers users to
+// them, owns who has a session where, and does what administrators order.
+//
+// Rules are in cluster and placement, which are pure; capabilities (session,
+// host) make durable what they decide; link and the admin socket are the two
+// ways in. This package only joins them. What is acknowledged is on the disk.
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"verdecmd/master/cluster"
+	"verdecmd/master/event"
+	"verdecmd/master/host"
+	"verdecmd/master/job"
+	"verdecmd/master/link"
+	"verdecmd/master/session"
+	"verdecmd/master/store"
+	"verdecmd/monitor"
+	pb "verdecmd/proto"
+)
+
+// Accounts is what the master needs to know of the users' accounts.
+type Accounts interface {
+	// Find returns name and number of an account by either; ok is false where
+	// there is none.
+	Find(ctx context.Context, name string, byUID bool) (user string, uid uint32, ok bool)
+	// Names returns login names that begin with prefix, at most limit.
+	Names(prefix string, limit int) []string
+}
+
+// Config is everything a Master needs from outside.
+type Config struct {
+	Monitor  net.Listener // where administrators connect; required
+	Link     net.Listener // where satellites connect; required
+	GRPC     []grpc.ServerOption
+	Store    store.Store // required
+	Epoch    store.Epoch
+	Accounts Accounts       // required
+	Admin    monitor.Config // without Table
+	Limits   cluster.Limits
+	// LeaseSelf: satellites end their desktops after so long without a
+	// lease; 0 under cluster.Hold.
+	LeaseSelf                time.Duration
+	ShutdownWait, LogoffWait time.Duration
+	Version, Host            string
+	Log                      zerolog.Logger
+}
+
+// Master is the deciding daemon. Use New, then Run.
+type Master struct {
+	cfg     Config
+	started time.Time
+
+	mu      sync.Mutex // guards cluster, never held across I/O
+	cluster *cluster.Cluster
+
+	events  *event.Ring
+	jobs    *job.Manager
+	session *session.Manager
+	host    *host.Manager
+	link    *link.Server
+	scarce  scarcity
+}
+
+// New reads the store and joins the parts. It starts nothing.
+func New(ctx context.Context, cfg Config) (*Master, error) {
+	if cfg.Monitor == nil || cfg.Link == nil || cfg.Store == nil || cfg.Accounts == nil {
+		return nil, errors.New("master: Config needs Monitor, Link, Store and Accounts")
+	}
+	now := time.Now()
+	since, err := session.LeaseSince(ctx, cfg.Store, cfg.Epoch, cfg.Limits, cfg.LeaseSelf)
+	if err != nil {
+		return nil, fmt.Errorf("master: %w", err)
+	}
+	cfg.Limits.LeaseSince = since
+	m := &Master{cfg: cfg, started: now, cluster: cluster.New(cfg.Limits, now), scarce: scarcity{low: map[uint64]bool{}}}
+	if m.events, err = event.New(ctx, event.Config{Store: cfg.Store, Epoch: cfg.Epoch, Log: cfg.Log}); err != nil {
+		return nil, fmt.Errorf("master: %w", err)
+	}
+	m.jobs, err = job.New(ctx, job.Config{Store: cfg.Store, Epoch: cfg.Epoch, Log: cfg.Log, OnChange: m.jobChanged})
+	if err != nil {
+		return nil, fmt.Errorf("master: %w", err)
+	}
+	m.link = link.New(link.Config{Hub: hub{m}, Epoch: uint64(cfg.Epoch), Version: cfg.Version, Log: part(cfg.Log, "link"),
+		Times: link.Times{Interval: cfg.Limits.Interval, LeaseSelf: cfg.LeaseSelf}})
+	m.session = session.New(session.Config{State: m.with, Store: cfg.Store, Epoch: cfg.Epoch, Orders: session.Link{Server: m.link}, Jobs: m.jobs,
+		Event: m.event, Log: part(cfg.Log, "session"), ShutdownWait: cfg.ShutdownWait, LogoffWait: cfg.LogoffWait})
+	m.host = host.New(host.Config{State: m.with, Store: cfg.Store, Epoch: cfg.Epoch, Event: m.event, Cancelled: m.session.Cancelled, Log: part(cfg.Log, "host")})
+	m.session.RegisterJobs()
+
+	last, err := m.host.Restore(ctx, now, m.cluster)
+	if err != nil {
+		return nil, fmt.Errorf("master: reading servers: %w", err)
+	}
+	if err := m.session.Restore(ctx, now, m.cluster, last); err != nil {
+		return nil, fmt.Errorf("master: reading sessions: %w", err)
+	}
+	return m, nil
+}
+
+// Run works until ctx is cancelled or a part fails, and returns when every
+// goroutine it started has ended. It returns nil after a cancellation.
+func (m *Master) Run(ctx context.Context) error {
+	admin := m.cfg.Admin
+	admin.Table = monitor.NewTable(backend{m})
+	server := grpc.NewServer(m.cfg.GRPC...)
+	pb.RegisterLinkServer(server, m.link)
+	m.event("master.started", fmt.Sprintf("The cluster master has started (epoch %d).", m.cfg.Epoch), monitor.Pair{Key: "epoch", Value: uint64(m.cfg.Epoch)})
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.events.Run(ctx) })
+	g.Go(func() error { return m.jobs.Run(ctx) })
+	g.Go(func() error { return m.session.Run(ctx) })
+	g.Go(func() error { return monitor.Serve(ctx, m.cfg.Monitor, admin) })
+	g.Go(func() error { return server.Serve(m.cfg.Link) })
+	g.Go(func() error {
+		<-ctx.Done()
+		server.Stop()
+		return nil
+	})
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("master: %w", err)
+	}
+	return nil
+}
+
+// SetLimits takes over changed settings, here and on the satellites.
+func (m *Master) SetLimits(l cluster.Limits) {
+	m.with(func(c *cluster.Cluster) { c.SetLimits(l) })
+	m.link.SetTimes(link.Times{Interval: l.Interval})
+	m.event("config.changed", "The settings were read again.")
+}
+
+// with runs f with the cluster under its lock.
+func (m *Master) with(f func(*cluster.Cluster)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(m.cluster)
+}
+
+func (m *Master) event(typ, text string, pairs ...monitor.Pair) {
+	m.events.Publish(time.Now(), typ, text, pairs...)
+}
+
+// jobChanged announces the start and the end of jobs.
+func (m *Master) jobChanged(j monitor.Job) {
+	pairs := []monitor.Pair{{Key: "job", Value: j.ID}, {Key: "action", Value: j.Action}, {Key: "object", Value: j.Object}}
+	if j.Finished() {
+		m.event("job.finished", fmt.Sprintf("Job %d (%s %s) has finished: %s", j.ID, j.Action, j.Object, j.Text), append(pairs, monitor.Pair{Key: "code", Value: j.Code})...)
+		return
+	}
+	m.event("job.started", fmt.Sprintf("Job %d (%s %s) has started.", j.ID, j.Action, j.Object), pairs...)
+}
+
+func part(log zerolog.Logger, name string) zerolog.Logger {
+	return log.With().Str("part", name).Logger()
+}

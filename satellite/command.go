@@ -1,0 +1,208 @@
+package satellite
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	pb "verdecmd/proto"
+	"verdecmd/proto/wire"
+	"verdecmd/satellite/desktop"
+	"verdecmd/satellite/desktop/qemu"
+	"verdecmd/satellite/load"
+	"verdecmd/satellite/session"
+	"verdecmd/settings"
+	"verdecmd/settings/account"
+)
+
+// Commands returns satellite and win4. log makes the daemon's logger for a
+// level.
+func Commands(version string, log func(level string) zerolog.Logger) []*cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use:   "satellite",
+		Short: "Run the satellite on this computer: users' desktops",
+		Long: `Run the satellite: the daemon that runs users' desktops on this computer.
+
+It connects to the master at WIN4_VERDE_CMADDR with the certificate in
+WIN4_VERDE_PKI_DIR (made on the master by "verdecmd enrol NAME"), and retries
+until it gets through. Users of this computer log in with "win4". Started by
+hand it works in the foreground and logs to standard error; SIGTERM ends it and
+leaves the desktops running: the next start finds them again.`,
+		Example: "  verdecmd satellite\n  verdecmd satellite --settings ./settings.global",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd.Context(), path, version, log)
+		},
+	}
+	c.Flags().StringVar(&path, "settings", settings.DefaultPath, "the settings file")
+	return []*cobra.Command{c, win4Command()}
+}
+
+// serve runs the satellite until a signal ends it.
+func serve(ctx context.Context, path, version string, newLog func(string) zerolog.Logger) error {
+	v, err := settings.Load(path)
+	if err != nil {
+		return err
+	}
+	log := newLog(v.String(settings.LogLevel))
+	for _, w := range v.Warnings() {
+		log.Warn().Msg(w)
+	}
+	syscall.Umask(0o077)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer stop()
+
+	dir := settings.SatelliteDir(v)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("the satellite's directory: %w", err)
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	cfg, err := configure(ctx, v, dir, version, log)
+	if err != nil {
+		return err
+	}
+	socket := v.String(settings.SatSocket)
+	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
+		return fmt.Errorf("directory of the local socket: %w", err)
+	}
+	if cfg.Local, err = session.Listen(socket); err != nil {
+		return err
+	}
+	s, err := New(cfg)
+	if err != nil {
+		return err
+	}
+	log.Info().Int("pid", os.Getpid()).Str("socket", socket).Str("master", cfg.Session.Masters).Str("accelerator", cfg.Facts.Accelerator).
+		Bool("as_root", cfg.Facts.AsRoot).Str("version", version).Msg("satellite started")
+	err = s.Run(ctx)
+	log.Info().Msg("satellite ended; desktops run on")
+	return err
+}
+
+// configure puts together what the satellite needs from settings and computer.
+func configure(ctx context.Context, v *settings.Values, dir, version string, log zerolog.Logger) (Config, error) {
+	creds, err := wire.Load(settings.PKI(v), wire.Satellite)
+	if err != nil {
+		return Config{}, err
+	}
+	if w := creds.Warning(); w != "" {
+		log.Warn().Msg(w)
+	}
+	masters, err := settings.Masters(v)
+	if err != nil {
+		return Config{}, err
+	}
+	asRoot := os.Geteuid() == 0
+	prepared := filepath.Join(dir, "prepared")
+	if err := os.MkdirAll(prepared, 0o700); err != nil {
+		return Config{}, fmt.Errorf("directory of prepared overlays: %w", err)
+	}
+	driver, err := qemu.New(qemu.Config{Binary: v.String(settings.QEMU), Accel: v.String(settings.Accel), Network: v.String(settings.Network),
+		AsRoot: asRoot, PreparedDir: prepared, Log: log})
+	if err != nil {
+		return Config{}, err
+	}
+	sampler := load.New(v.String(settings.SnapDir), homeRoot(v))
+	facts, err := sampler.Facts()
+	if err != nil {
+		log.Warn().Err(err).Msg("not everything about this computer could be found out")
+	}
+	probe := driver.Probe(ctx)
+	host := facts.Proto()
+	host.Accelerator, host.AcceleratorWhy, host.Qemu = probe.Accel, probe.Why, probe.Version
+	host.Problems = problems(v.String(settings.SnapDir), probe.Problems)
+	host.MaxSessions, host.AsRoot = uint32(v.Int(settings.MaxSessions)), asRoot
+	host.SnapReserveBytes = uint64(v.MiB(settings.SnapReserve)) << 20
+	if v.String(settings.SnapDir) == "" {
+		host.SnapKind = string(load.Network)
+		log.Warn().Msg("WIN4_SNAP_DIR is not set: what desktops write goes to the users' homes, usually on network storage and slower")
+	} else if facts.SnapKind != load.Local {
+		log.Warn().Str("dir", facts.SnapDir).Str("kind", string(facts.SnapKind)).Msg("the snap directory is not on a local disk: desktops are slower, or take memory")
+	}
+	for _, p := range host.Problems {
+		log.Error().Msg("this computer cannot run desktops: " + p)
+	}
+	address := v.String(settings.PubAddr)
+	if address == "" {
+		address = facts.Hostname
+	}
+	l := desktop.Limits{StartTimeout: v.Duration(settings.StartTimeout), HungAfter: v.Duration(settings.HungAfter)}
+	return Config{
+		Accounts: accounts{account.New(v.String(settings.PasswdFile))},
+		Masters:  masters, Dial: wire.DialOptions(creds), Facts: host, Address: address, Version: version,
+		Instance: rand.Text(), Log: log,
+		Session: session.Config{
+			Driver: driver, StateDir: dir, SnapDir: v.String(settings.SnapDir), DesktopName: v.String(settings.DesktopName),
+			Cluster: creds.Identity.Cluster, Masters: strings.Join(masters, ", "),
+			MemoryMax: v.MiB(settings.MemoryMax), CPUsMax: v.Int(settings.CPUsMax),
+			Limits: l, MasterLost: v.Duration(settings.MasterLost), Standalone: v.Bool(settings.StandaloneLogin),
+			PingEvery: pingEvery(l), Log: log.With().Str("part", "session").Logger(),
+			Sample: func() *pb.Load {
+				sample, err := sampler.Sample(time.Now())
+				if err != nil {
+					log.Debug().Err(err).Msg("load sample")
+				}
+				return sample.Proto()
+			},
+		},
+	}, nil
+}
+
+// homeRoot is a directory on the file system where the homes are.
+func homeRoot(v *settings.Values) string {
+	if f := v.String(settings.PasswdFile); f != "" {
+		return filepath.Dir(f)
+	}
+	return "/home"
+}
+
+// lockDir keeps a second satellite away from the same journal.
+func lockDir(dir string) (*os.File, error) {
+	path := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock of the satellite's directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		pid, _ := os.ReadFile(path)
+		f.Close()
+		return nil, fmt.Errorf("another satellite (pid %s) works with %s; give each its own WIN4_STATE_DIR", strings.TrimSpace(string(pid)), dir)
+	}
+	if err := f.Truncate(0); err == nil {
+		_, err = fmt.Fprintln(f, os.Getpid())
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock of the satellite's directory: %w", err)
+	}
+	return f, nil
+}
+
+// accounts adapts the account database.
+type accounts struct{ db *account.Lookup }
+
+func (a accounts) ByName(_ context.Context, name string) (desktop.User, error) {
+	return user(a.db.ByName(name))
+}
+
+func (a accounts) ByUID(_ context.Context, uid uint32) (desktop.User, error) {
+	return user(a.db.ByUID(uid))
+}
+
+func user(u account.User, err error) (desktop.User, error) {
+	return desktop.User{Name: u.Name, UID: u.UID, GID: u.GID, Groups: u.Groups, Home: u.Home}, err
+}

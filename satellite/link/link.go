@@ -1,0 +1,298 @@
+// Package link is the satellite's end of the link to the master: it connects,
+// tells what runs here, carries out orders, and starts again for ever.
+//
+// One connection is one value. When anything about it fails, all of it is
+// closed and a new one is made after a delay with jitter; it is never repaired.
+// Calls beside the stream (Refer, Claim) belong to the connection that was up
+// when they began and fail with it.
+package link
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"google.golang.org/grpc"
+
+	pb "verdecmd/proto"
+	"verdecmd/proto/wire"
+)
+
+// How a new connection is delayed after a failure: a random time up to a bound
+// that grows, so that satellites do not come back all at once (V-40).
+const (
+	firstDelay = time.Second
+	delayGrow  = 1.6
+	maxDelay   = 5 * time.Second
+
+	// everyFull is how often a report carries the sessions though nothing
+	// about them has changed: their load figures go with them.
+	everyFull = 5
+	// welcomeWithin bounds the wait for the first answer of a master.
+	welcomeWithin = 15 * time.Second
+	callWithin    = 10 * time.Second
+	maxResults    = 256
+)
+
+// Host is what the link needs from the rest of the satellite.
+type Host interface {
+	// Hello returns the inventory for a new link. From now on only answers
+	// that were asked on this link count.
+	Hello(link uint64) (*pb.Sessions, []*pb.Ended)
+	// Changes returns the sessions, the version of that list, and what has
+	// ended since the version given.
+	Changes(since uint64) (s *pb.Sessions, ended []*pb.Ended, version uint64)
+	// Changed returns a channel that is closed at the next change.
+	Changed() <-chan struct{}
+	// Sample measures the load.
+	Sample() *pb.Load
+	// Order carries out an order, without waiting for what comes of it.
+	Order(o *pb.SessionOrder) error
+	// Epoch returns the highest epoch that was ever obeyed, and Obey notes a
+	// higher one durably.
+	Epoch() uint64
+	Obey(epoch uint64) error
+	// Lease tells that the desktops may run on for self after the moment
+	// given; self 0: for ever.
+	Lease(from time.Time, self time.Duration)
+}
+
+// Config is everything a Link needs.
+type Config struct {
+	// Masters are tried in turn, each as host:port.
+	Masters []string
+	Dial    []grpc.DialOption
+	Host    Host
+	Facts   *pb.HostFacts
+	Address string // where clients reach this satellite
+	Version string
+	// Instance is random and new at each start of the program.
+	Instance string
+	Log      zerolog.Logger
+}
+
+// Link keeps one connection to the master. Use New, then Run.
+type Link struct {
+	cfg Config
+
+	mu      sync.Mutex // guards what follows
+	conn    *conn      // nil: down
+	down    time.Time  // since when there is no connection
+	why     string     // the last failure, in words
+	changed chan struct{}
+	serial  uint64
+}
+
+// conn is one connection that has been welcomed.
+type conn struct {
+	serial     uint64
+	server     uint64
+	attachment uint64
+	epoch      uint64
+	client     pb.LinkClient
+	ctx        context.Context
+	end        context.CancelFunc
+}
+
+// New returns a Link that is down.
+func New(cfg Config) *Link {
+	return &Link{cfg: cfg, down: time.Now(), why: "not connected yet", changed: make(chan struct{})}
+}
+
+// Run connects, and connects again, until ctx ends.
+func (l *Link) Run(ctx context.Context) error {
+	delay := firstDelay
+	for i := 0; ctx.Err() == nil; i++ {
+		address := l.cfg.Masters[i%len(l.cfg.Masters)]
+		welcomed, err := l.once(ctx, address)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if welcomed {
+			delay = firstDelay
+		}
+		text := "the connection ended"
+		if err != nil {
+			text = wire.FromStatus(err).Error()
+		}
+		if l.fail(address + ": " + text) {
+			l.cfg.Log.Warn().Str("master", address).Str("error", text).Msg("no link to the master")
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Duration(rand.Float64() * float64(delay))):
+		}
+		delay = min(maxDelay, time.Duration(float64(delay)*delayGrow))
+	}
+	return nil
+}
+
+// fail notes why there is no connection; news is whether that has changed.
+func (l *Link) fail(why string) (news bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	news = l.why != why
+	l.why = why
+	return news
+}
+
+// once is the whole life of one connection.
+func (l *Link) once(ctx context.Context, address string) (welcomed bool, err error) {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	cc, err := grpc.NewClient("passthrough:///"+address, l.cfg.Dial...)
+	if err != nil {
+		return false, err
+	}
+	defer cc.Close()
+	client := pb.NewLinkClient(cc)
+	stream, err := client.Attach(ctx)
+	if err != nil {
+		return false, err
+	}
+	l.mu.Lock()
+	l.serial++
+	serial := l.serial
+	l.mu.Unlock()
+	sessions, ended := l.cfg.Host.Hello(serial)
+	_, _, version := l.cfg.Host.Changes(0)
+	sent := time.Now()
+	err = stream.Send(&pb.Up{Kind: &pb.Up_Hello{Hello: &pb.Hello{
+		Protocol: wire.Protocol, Version: l.cfg.Version, Address: l.cfg.Address, EpochSeen: l.cfg.Host.Epoch(), Instance: l.cfg.Instance,
+		Facts: l.cfg.Facts, Report: &pb.Report{Load: l.cfg.Host.Sample(), Sessions: sessions, Ended: ended},
+	}}})
+	timer := time.AfterFunc(welcomeWithin, end)
+	first, rerr := stream.Recv()
+	timer.Stop()
+	if rerr != nil { // says more than the error of Send
+		return false, rerr
+	}
+	if err != nil {
+		return false, err
+	}
+	w := first.GetWelcome()
+	if w == nil || w.Pace == nil {
+		return false, errors.New("the master did not answer the hello with a welcome")
+	}
+	if w.Epoch < l.cfg.Host.Epoch() {
+		return false, wire.Errorf(wire.OldEpoch, "this master has epoch %d, but epoch %d has been seen: it has been replaced, or its database is an old copy", w.Epoch, l.cfg.Host.Epoch())
+	}
+	if err := l.cfg.Host.Obey(w.Epoch); err != nil {
+		return false, err
+	}
+	self := time.Duration(w.LeaseSelfMs) * time.Millisecond
+	l.cfg.Host.Lease(sent, self)
+	c := &conn{serial: serial, server: w.ServerId, attachment: w.Attachment, epoch: w.Epoch, client: client, ctx: ctx, end: end}
+	l.set(c)
+	defer l.unset(c)
+	l.cfg.Log.Info().Str("master", address).Uint64("server", w.ServerId).Uint64("epoch", w.Epoch).Msg("connected to the master")
+
+	r := &reporter{link: l, stream: stream, version: version, results: make(chan *pb.Result, maxResults), pace: make(chan *pb.Pace, 4), self: self}
+	r.sent = map[uint64]time.Time{}
+	reported := make(chan error, 1)
+	go func() { reported <- r.run(ctx, w.Pace); end() }()
+	err = r.receive(c)
+	end()
+	if rerr := <-reported; rerr != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		err = rerr
+	}
+	return true, err
+}
+
+func (l *Link) set(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conn = c
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+func (l *Link) unset(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn == c {
+		l.conn, l.down = nil, time.Now()
+		close(l.changed)
+		l.changed = make(chan struct{})
+	}
+}
+
+// Status tells whether the link is up, since when it is not, and why.
+func (l *Link) Status() (up bool, down time.Time, why string, changed <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conn != nil, l.down, l.why, l.changed
+}
+
+// ErrDown is returned by calls while there is no link.
+var ErrDown = wire.Errorf(wire.Unreachable, "there is no link to the master")
+
+// Referral is the master's answer to a login.
+type Referral struct {
+	*pb.ReferReply
+	Here bool // the place is on this satellite
+}
+
+// Refer asks the master where a user is or should be.
+func (l *Link) Refer(ctx context.Context, r *pb.ReferRequest) (Referral, error) {
+	c := l.current()
+	if c == nil {
+		return Referral{}, ErrDown
+	}
+	ctx, cancel := c.call(ctx)
+	defer cancel()
+	r.Attachment = c.attachment
+	reply, err := c.client.Refer(ctx, r)
+	if err != nil {
+		return Referral{}, wire.FromStatus(err)
+	}
+	return Referral{reply, reply.ServerId == c.server}, nil
+}
+
+// Claim consumes the reservation of a user here. link names the connection on
+// which the answer counts. Where the outcome is not known the connection is
+// ended: the inventory of the next one settles it.
+func (l *Link) Claim(ctx context.Context, user string, uid uint32) (reply *pb.ClaimReply, link uint64, err error) {
+	c := l.current()
+	if c == nil {
+		return nil, 0, ErrDown
+	}
+	ctx, cancel := c.call(ctx)
+	defer cancel()
+	reply, err = c.client.Claim(ctx, &pb.ClaimRequest{User: user, Uid: uid, Attachment: c.attachment})
+	if err != nil {
+		err = wire.FromStatus(err)
+		switch wire.KindOf(err) {
+		case wire.NoReservation, wire.InUse, wire.BadRequest, wire.NoCapacity, wire.Offline, wire.LostSession, wire.NotReady:
+		default:
+			c.end()
+		}
+		return nil, 0, err
+	}
+	return reply, c.serial, nil
+}
+
+// Break ends the present connection: something about it cannot be trusted any
+// more.
+func (l *Link) Break() {
+	if c := l.current(); c != nil {
+		c.end()
+	}
+}
+
+func (l *Link) current() *conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conn
+}
+
+// call is the context of a call beside the stream: it ends with the caller's,
+// with the connection, or after callWithin.
+func (c *conn) call(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, callWithin)
+	stop := context.AfterFunc(c.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
+}

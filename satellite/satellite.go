@@ -1,0 +1,111 @@
+// Package satellite is the acting daemon: it runs desktops for their users,
+// reports to the master, and lets users log in on this computer.
+//
+// Desktops outlive this program: whatever ends it lets go of them, and the next
+// start finds them again. New sessions need the master; running ones do not.
+package satellite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	pb "verdecmd/proto"
+	"verdecmd/proto/wire"
+	"verdecmd/satellite/desktop"
+	"verdecmd/satellite/link"
+	"verdecmd/satellite/session"
+)
+
+// Config is everything a Satellite needs from outside.
+type Config struct {
+	Local    net.Listener // where win4 connects; required
+	Accounts session.Accounts
+	Masters  []string
+	Dial     []grpc.DialOption
+	Facts    *pb.HostFacts
+	Address  string // where clients reach this satellite
+	Version  string
+	Instance string
+	Session  session.Config
+	Log      zerolog.Logger
+}
+
+// Satellite is the acting daemon. Use New, then Run.
+type Satellite struct {
+	cfg     Config
+	session *session.Manager
+	link    *link.Link
+	local   *session.Local
+}
+
+// New reads the journal and joins the parts. It starts nothing.
+func New(cfg Config) (*Satellite, error) {
+	if cfg.Local == nil || cfg.Accounts == nil || len(cfg.Masters) == 0 || cfg.Session.Driver == nil {
+		return nil, errors.New("satellite: Config needs Local, Accounts, Masters and a driver")
+	}
+	m, err := session.New(cfg.Session)
+	if err != nil {
+		return nil, fmt.Errorf("satellite: %w", err)
+	}
+	l := link.New(link.Config{Masters: cfg.Masters, Dial: cfg.Dial, Host: m, Facts: cfg.Facts, Address: cfg.Address,
+		Version: cfg.Version, Instance: cfg.Instance, Log: cfg.Log.With().Str("part", "link").Logger()})
+	m.Connect(l)
+	return &Satellite{cfg: cfg, session: m, link: l, local: &session.Local{Manager: m, Accounts: cfg.Accounts}}, nil
+}
+
+// Run works until ctx ends, lets go of the desktops, and returns when
+// everything it started has ended.
+func (s *Satellite) Run(ctx context.Context) error {
+	if err := s.session.Adopt(ctx); err != nil {
+		return fmt.Errorf("satellite: %w", err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.session.Run(ctx) })
+	g.Go(func() error { return s.link.Run(ctx) })
+	g.Go(func() error {
+		return s.local.Serve(ctx, s.cfg.Local, func(r wire.Report) {
+			s.cfg.Log.Warn().Interface("report", r).Msg("a local connection failed")
+		})
+	})
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("satellite: %w", err)
+	}
+	return nil
+}
+
+// problems says in words what keeps this computer from running desktops.
+func problems(snapDir string, driver []string) []string {
+	out := driver
+	if snapDir != "" {
+		if err := writable(snapDir); err != nil {
+			out = append(out, fmt.Sprintf("the snap directory cannot be used: %v (WIN4_SNAP_DIR)", err))
+		}
+	}
+	return out
+}
+
+// writable makes a directory where it is missing and tries it.
+func writable(dir string) error {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, ".verdecmd-*")
+	if err != nil {
+		return err
+	}
+	f.Close()
+	return os.Remove(f.Name())
+}
+
+// pingEvery is how often a hypervisor is asked for a sign of life.
+func pingEvery(l desktop.Limits) time.Duration {
+	return min(5*time.Second, max(time.Second, l.HungAfter/3))
+}

@@ -1,0 +1,175 @@
+package session
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"verdecmd/satellite/desktop"
+)
+
+// journal is what survives a restart of the satellite program: one file for
+// each session, the highest epoch obeyed, the lease. Files are replaced as a
+// whole, so that a crash leaves the old one or the new one.
+type journal struct{ dir string }
+
+// entry is a session in the journal. It is written before its process is
+// started: Process is empty until then.
+type entry struct {
+	Spec    desktop.Spec
+	Process desktop.Process
+	State   desktop.State
+	Started time.Time
+	Client  string
+	Epoch   uint64 // of the master that granted it; 0: none did
+}
+
+// leaseRecord is when the lease was renewed last. The time since the computer
+// started is what counts: a restarted computer has no desktops to end.
+type leaseRecord struct {
+	At   time.Duration
+	Self time.Duration
+}
+
+func (j journal) sessions() string { return filepath.Join(j.dir, "sessions") }
+
+func (j journal) open() error {
+	if err := os.MkdirAll(j.sessions(), 0o700); err != nil {
+		return fmt.Errorf("journal of the sessions: %w; the satellite needs a directory of its own there (WIN4_STATE_DIR)", err)
+	}
+	return nil
+}
+
+func (j journal) path(id string) string { return filepath.Join(j.sessions(), id+".json") }
+
+func (j journal) put(e entry) error {
+	b, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	if err := replace(j.path(e.Spec.Session), b, true); err != nil {
+		return fmt.Errorf("journal of session %s: %w", e.Spec.Session, err)
+	}
+	return nil
+}
+
+func (j journal) remove(id string) error {
+	err := os.Remove(j.path(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// all reads the entries. One that cannot be read stops the satellite: a desktop
+// would run without anybody who knows.
+func (j journal) all() ([]entry, error) {
+	files, err := os.ReadDir(j.sessions())
+	if err != nil {
+		return nil, fmt.Errorf("journal of the sessions: %w", err)
+	}
+	var out []entry
+	for _, f := range files {
+		if !strings.HasSuffix(f.Name(), ".json") {
+			continue // a temporary file of a write that was cut off
+		}
+		path := filepath.Join(j.sessions(), f.Name())
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("journal: %w", err)
+		}
+		var e entry
+		if err := json.Unmarshal(b, &e); err != nil {
+			return nil, fmt.Errorf("journal %s: %w; make sure that no desktop of this session runs (its directory is in the file), then move the file away", path, err)
+		}
+		out = append(out, e)
+	}
+	sort.Slice(out, func(a, b int) bool { return out[a].Spec.Session < out[b].Spec.Session })
+	return out, nil
+}
+
+func (j journal) epoch() (uint64, error) {
+	path := filepath.Join(j.dir, "epoch")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("epoch of the master: %w", err)
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("epoch of the master: %s does not hold a number; remove the file if the database of the master is sound", path)
+	}
+	return n, nil
+}
+
+func (j journal) setEpoch(n uint64) error {
+	return replace(filepath.Join(j.dir, "epoch"), strconv.AppendUint(nil, n, 10), true)
+}
+
+func (j journal) lease() (leaseRecord, error) {
+	var r leaseRecord
+	path := filepath.Join(j.dir, "lease")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &r)
+	}
+	if err != nil {
+		return r, fmt.Errorf("lease %s: %w", path, err)
+	}
+	if r.At > bootTime() {
+		r.At = 0 // of an earlier start of the computer
+	}
+	return r, nil
+}
+
+// setLease is not synced: it must survive a crash of the program alone.
+func (j journal) setLease(r leaseRecord) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return replace(filepath.Join(j.dir, "lease"), b, false)
+}
+
+// replace writes a file as a whole.
+func replace(path string, data []byte, sync bool) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(data)
+	if err == nil && sync {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err == nil && sync {
+		var d *os.File
+		if d, err = os.Open(filepath.Dir(path)); err == nil {
+			err = d.Sync()
+			d.Close()
+		}
+	}
+	return err
+}

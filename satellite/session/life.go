@@ -1,0 +1,365 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	pb "verdecmd/proto"
+	"verdecmd/proto/wire"
+	"verdecmd/satellite/desktop"
+)
+
+const (
+	askWithin  = 5 * time.Second
+	quitWithin = time.Second
+	serialMax  = 12 // lines of the console that are told of a failed desktop
+)
+
+// session is one session. Its goroutine alone touches machine, desk and entry.
+type session struct {
+	m         *Manager
+	spec      desktop.Spec
+	log       zerolog.Logger
+	adopt     bool
+	orders    chan func(now time.Time) []desktop.Action
+	shown     atomic.Pointer[pb.Session] // what the inventory says
+	over      chan struct{}              // closed when the process is gone and everything is removed
+	how       *pb.Ended                  // set before over is closed
+	leaseOver atomic.Bool
+
+	machine *desktop.Machine
+	desk    desktop.Desktop
+	entry   entry
+	cancel  context.CancelFunc // of a start that is under way
+	begun   chan begun
+	pings   chan error
+	pinging bool
+	usage   usage
+}
+
+type begun struct {
+	desk desktop.Desktop
+	err  error
+}
+
+// usage is the processor time at the last look.
+type usage struct {
+	at   time.Time
+	used time.Duration
+	cpu  float64 // percent of one processor
+}
+
+func (m *Manager) newSession(e entry, machine *desktop.Machine) *session {
+	s := &session{
+		m: m, spec: e.Spec, entry: e, machine: machine,
+		log:    m.cfg.Log.With().Str("user", e.Spec.User.Name).Str("session", e.Spec.Session).Logger(),
+		orders: make(chan func(time.Time) []desktop.Action, 16), over: make(chan struct{}),
+		begun: make(chan begun, 1), pings: make(chan error, 1),
+	}
+	s.show()
+	return s
+}
+
+// start runs a session's goroutine.
+func (m *Manager) start(s *session) {
+	m.wg.Add(1)
+	go func() {
+		defer m.wg.Done()
+		s.run(m.ctx)
+	}()
+}
+
+// order gives the session an order of the master. It does not wait for what
+// comes of it.
+func (s *session) order(a pb.SessionOrder_Action, limit time.Duration) error {
+	var f func(time.Time) []desktop.Action
+	switch a {
+	case pb.SessionOrder_SHUTDOWN:
+		f = func(now time.Time) []desktop.Action { return s.machine.Shutdown(now) }
+	case pb.SessionOrder_LOGOFF:
+		f = func(now time.Time) []desktop.Action { return s.machine.Logoff(now, limit) }
+	case pb.SessionOrder_ABORT:
+		f = func(now time.Time) []desktop.Action { return s.machine.Abort(now) }
+	default:
+		return wire.Errorf(wire.BadRequest, "unknown order %v", a)
+	}
+	select {
+	case s.orders <- f:
+		return nil
+	case <-s.over:
+		return nil
+	case <-time.After(askWithin):
+		return wire.Errorf(wire.Unreachable, "session %s is busy", s.spec.Session)
+	}
+}
+
+// run is the life of the session. It returns when the session is over, or when
+// the program ends and lets go of the desktop.
+func (s *session) run(ctx context.Context) {
+	s.begin(ctx)
+	ping := time.NewTicker(s.m.cfg.PingEvery)
+	defer ping.Stop()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for s.machine.Phase() != desktop.PhaseEnded {
+		wait := time.Hour
+		if at, ok := s.machine.Next(); ok {
+			wait = time.Until(at)
+		}
+		timer.Reset(wait)
+		var events <-chan desktop.Event
+		if s.desk != nil {
+			events = s.desk.Events()
+		}
+		var todo []desktop.Action
+		select {
+		case <-ctx.Done():
+			s.letGo()
+			return
+		case f := <-s.orders:
+			todo = f(time.Now())
+		case b := <-s.begun:
+			todo = s.started(b)
+		case e, ok := <-events:
+			if !ok {
+				e = desktop.Event{Kind: desktop.Exited, Reason: desktop.Crashed}
+			}
+			todo = s.happened(e)
+		case <-ping.C:
+			s.look(ctx)
+		case err := <-s.pings:
+			s.pinging = false
+			if err == nil {
+				todo = s.machine.Answered(time.Now())
+			} else {
+				todo = s.machine.Missed(time.Now())
+			}
+		case <-timer.C:
+			todo = s.machine.Tick(time.Now())
+		}
+		s.perform(ctx, todo)
+	}
+	close(s.over)
+}
+
+// begin starts the desktop, or looks for the one that runs. The end of this
+// program does not cut a start off: letGo waits for it.
+func (s *session) begin(ctx context.Context) {
+	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	go func() {
+		var b begun
+		if s.adopt {
+			b.desk, b.err = s.m.cfg.Driver.Adopt(ctx, s.spec, s.entry.Process)
+		} else {
+			b.desk, b.err = s.m.cfg.Driver.Start(ctx, s.spec)
+		}
+		s.begun <- b
+	}()
+}
+
+// letGo leaves the desktop running for the next start of this program.
+func (s *session) letGo() {
+	if s.desk == nil { // its start is under way: whatever comes of it is wanted
+		select {
+		case b := <-s.begun:
+			if b.desk != nil {
+				s.desk = b.desk
+				s.entry.Process = b.desk.Process()
+				s.write()
+			}
+		case <-time.After(askWithin):
+		}
+	}
+	if s.desk != nil {
+		s.desk.Release()
+	}
+}
+
+func (s *session) started(b begun) []desktop.Action {
+	now := time.Now()
+	if b.err != nil {
+		if s.adopt && errors.Is(b.err, desktop.ErrGone) {
+			return s.machine.Vanished(now)
+		}
+		if s.adopt { // it exists but cannot be talked to yet: look again
+			s.log.Warn().Err(b.err).Msg("a desktop of an earlier start does not answer")
+			time.AfterFunc(s.m.cfg.PingEvery, func() { s.again() })
+			return nil
+		}
+		s.log.Error().Err(b.err).Msg("the desktop could not be started")
+		return s.machine.StartFailed(now, b.err.Error())
+	}
+	s.desk = b.desk
+	s.entry.Process = b.desk.Process()
+	if s.adopt {
+		s.log.Info().Int("pid", s.entry.Process.PID).Msg("desktop of an earlier start adopted")
+	} else {
+		s.log.Info().Int("pid", s.entry.Process.PID).Dur("took", now.Sub(s.entry.Started)).Msg("desktop started")
+	}
+	return append(s.machine.Started(now), desktop.Report)
+}
+
+// again looks once more for a desktop that did not answer.
+func (s *session) again() {
+	select {
+	case s.orders <- func(time.Time) []desktop.Action { s.begin(s.m.ctx); return nil }:
+	case <-s.m.ctx.Done():
+	}
+}
+
+func (s *session) happened(e desktop.Event) []desktop.Action {
+	now := time.Now()
+	switch e.Kind {
+	case desktop.Ready:
+		s.log.Info().Dur("took", now.Sub(s.entry.Started)).Msg("the guest is ready")
+		return s.machine.Ready(now)
+	case desktop.Stopping:
+		return s.machine.Stopping(now)
+	case desktop.Exited:
+		return s.machine.Exited(now, e.Reason, e.Detail)
+	}
+	return nil
+}
+
+// perform does what the rules ask for.
+func (s *session) perform(ctx context.Context, todo []desktop.Action) {
+	for _, a := range todo {
+		switch a {
+		case desktop.Report:
+			if s.machine.Phase() != desktop.PhaseEnded {
+				s.report()
+			}
+		case desktop.AskPowerDown:
+			s.tell(ctx, askWithin, "the request to shut down", s.desk.PowerDown)
+		case desktop.Quit:
+			if s.desk == nil {
+				s.cancel()
+			} else {
+				s.tell(ctx, quitWithin, "the order to end", s.desk.Quit)
+			}
+		case desktop.Kill:
+			if s.desk == nil {
+				s.cancel()
+			} else if err := s.desk.Kill(); err != nil {
+				s.log.Error().Err(err).Msg("the desktop's process cannot be killed")
+			}
+		case desktop.Clean:
+			s.clean()
+		}
+	}
+}
+
+// tell asks the hypervisor for something without waiting for it.
+func (s *session) tell(ctx context.Context, within time.Duration, what string, f func(context.Context) error) {
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, within)
+		defer cancel()
+		if err := f(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn().Err(err).Msgf("%s was not taken", what)
+		}
+	}()
+}
+
+// look asks for a sign of life and measures, without waiting.
+func (s *session) look(ctx context.Context) {
+	if s.desk == nil || s.pinging {
+		return
+	}
+	s.pinging = true
+	desk := s.desk
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, s.m.cfg.PingEvery)
+		defer cancel()
+		s.pings <- desk.Ping(ctx)
+	}()
+	now := time.Now()
+	if used, err := desk.CPUTime(); err == nil {
+		if d := now.Sub(s.usage.at); !s.usage.at.IsZero() && d > 0 {
+			s.usage.cpu = 100 * float64(used-s.usage.used) / float64(d)
+		}
+		s.usage.at, s.usage.used = now, used
+	}
+	s.show()
+}
+
+// report writes the journal and tells the master.
+func (s *session) report() {
+	s.write()
+	s.show()
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	s.m.touch()
+}
+
+// write puts the session into the journal. A disk that does not take it stops
+// nothing: what is lost is only news.
+func (s *session) write() {
+	s.entry.State = s.machine.State()
+	if err := s.m.journal.put(s.entry); err != nil {
+		s.log.Error().Err(err).Msg("the session was not noted")
+	}
+}
+
+// show makes the row of the inventory.
+func (s *session) show() {
+	e := s.entry
+	row := &pb.Session{
+		Id: e.Spec.Session, User: e.Spec.User.Name, Uid: e.Spec.User.UID, Desktop: s.m.cfg.DesktopName, Image: imageName(e.Spec.Image),
+		State: string(s.machine.Phase()), StartedUnix: e.Started.Unix(), Client: e.Client,
+		MemoryBytes: uint64(e.Spec.MemoryMiB) << 20, Cpu: s.usage.cpu, Pid: int32(e.Process.PID), Why: s.machine.Why(),
+		Current: s.current(),
+	}
+	if s.desk != nil {
+		row.Display = s.desk.Display()
+		if s.machine.Phase() == desktop.PhaseFailed {
+			row.Serial = s.desk.Serial(serialMax)
+		}
+	}
+	s.shown.Store(row)
+}
+
+// current tells whether a new login would get the version that runs.
+func (s *session) current() bool {
+	var now desktop.Image
+	err := s.spec.User.Do(func() (err error) {
+		now, err = desktop.Resolve(s.spec.User.Home, s.m.cfg.DesktopName)
+		return err
+	})
+	return err == nil && now.Dir == s.spec.Image.Dir
+}
+
+// clean removes what the session has on the disk, and then the session itself
+// from journal and inventory.
+func (s *session) clean() {
+	how := &pb.Ended{Id: s.spec.Session, User: s.spec.User.Name, How: string(s.machine.How()), Why: s.machine.Why()}
+	if s.desk != nil && (s.machine.How() == desktop.HowFailed || s.machine.How() == desktop.HowCrashed) {
+		if lines := s.desk.Serial(1); len(lines) > 0 {
+			how.Why += fmt.Sprintf("; the guest's last line: %q", lines[0])
+		}
+	}
+	if s.leaseOver.Load() {
+		how.Why = "its satellite had no lease from the master for too long"
+	}
+	err := desktop.RemoveDir(s.spec.Dir)
+	if err == nil {
+		err = s.m.journal.remove(s.spec.Session)
+	}
+	if err != nil { // the next start of the program removes it
+		s.log.Error().Err(err).Msg("the session's files could not be removed")
+	}
+	s.log.Info().Str("how", how.How).Str("why", how.Why).Msg("session ended")
+	s.how = how
+	s.m.gone(s, how)
+}
+
+func imageName(i desktop.Image) string {
+	if i.Version == 0 {
+		return i.Name
+	}
+	return fmt.Sprintf("%s/%d", i.Name, i.Version)
+}

@@ -1,0 +1,319 @@
+// Package session is what a satellite does about logins and desktops: it starts
+// them when the master has given the place, keeps them to their rules, finds
+// them again after a restart of this program, and tells what runs.
+//
+// The satellite is the truth for what runs. A session is in the journal before
+// its process is started and until its process is gone; every answer to the
+// master comes from there. An answer of the master counts only on the link on
+// which it was asked, so that both sides always agree after a Hello.
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	pb "verdecmd/proto"
+	"verdecmd/proto/wire"
+	"verdecmd/satellite/desktop"
+	"verdecmd/satellite/link"
+)
+
+// Master is what the manager needs of the link.
+type Master interface {
+	Status() (up bool, down time.Time, why string, changed <-chan struct{})
+	Refer(ctx context.Context, r *pb.ReferRequest) (link.Referral, error)
+	Claim(ctx context.Context, user string, uid uint32) (*pb.ClaimReply, uint64, error)
+	Break()
+}
+
+// Config is everything a Manager needs.
+type Config struct {
+	Driver   desktop.Driver
+	StateDir string // the satellite's own directory: journal, epoch
+	// SnapDir is where sessions live; empty: in the users' homes.
+	SnapDir     string
+	DesktopName string // of the configuration in a home, "win4"
+	Cluster     string // the cluster's ID: part of network addresses
+	Masters     string // for messages
+	MemoryMax   int    // MiB of one desktop; 0: no limit
+	CPUsMax     int
+	Limits      desktop.Limits
+	MasterLost  time.Duration
+	Standalone  bool
+	PingEvery   time.Duration // how often a hypervisor is asked for a sign of life
+	Sample      func() *pb.Load
+	Log         zerolog.Logger
+}
+
+// Manager has the sessions of a satellite. Use New, Adopt, then Run.
+type Manager struct {
+	cfg     Config
+	master  Master
+	journal journal
+	wg      sync.WaitGroup // one for each session's goroutine
+	ctx     context.Context
+	stop    context.CancelFunc
+
+	mu       sync.Mutex // guards what follows, never held across I/O
+	sessions map[string]*session
+	logins   map[string]chan struct{} // by user: one login at a time
+	ended    []*pb.Ended              // newest last, at most keepEnded
+	endedAt  []uint64                 // the version at which each was added
+	version  uint64
+	changed  chan struct{}
+	link     uint64 // the link on which answers count
+	epoch    uint64
+	leaseAt  time.Duration // boot time from which the lease counts
+	self     time.Duration // 0: no lease
+}
+
+const keepEnded = 256
+
+// Connect hands in the link, which in turn needs the manager. Call it once,
+// before Run.
+func (m *Manager) Connect(master Master) { m.master = master }
+
+// New reads what an earlier start left. It starts nothing.
+func New(cfg Config) (*Manager, error) {
+	if cfg.PingEvery <= 0 {
+		cfg.PingEvery = max(time.Second, cfg.Limits.HungAfter/3)
+	}
+	m := &Manager{cfg: cfg, journal: journal{dir: cfg.StateDir}, sessions: map[string]*session{}, logins: map[string]chan struct{}{}, changed: make(chan struct{}), version: 1}
+	m.ctx, m.stop = context.WithCancel(context.Background())
+	if err := m.journal.open(); err != nil {
+		return nil, err
+	}
+	var err error
+	if m.epoch, err = m.journal.epoch(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Adopt finds the desktops of an earlier start of this program again. Each is
+// in the inventory from now on, whatever state it is in.
+func (m *Manager) Adopt(ctx context.Context) error {
+	entries, err := m.journal.all()
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		now := time.Now()
+		s := m.newSession(e, desktop.Restore(m.cfg.Limits, e.State, now))
+		m.mu.Lock()
+		m.sessions[e.Spec.Session] = s
+		m.mu.Unlock()
+		s.adopt = true
+		m.start(s)
+	}
+	if len(entries) > 0 {
+		m.cfg.Log.Info().Int("sessions", len(entries)).Msg("looking for the desktops of an earlier start")
+	}
+	lease, err := m.journal.lease()
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.leaseAt, m.self = lease.At, lease.Self
+	m.mu.Unlock()
+	return nil
+}
+
+// Run watches over the lease until ctx ends, and then lets go of all desktops:
+// they run on.
+func (m *Manager) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			m.stop()
+			m.wg.Wait()
+			return nil
+		case <-tick.C:
+			m.checkLease()
+		}
+	}
+}
+
+// checkLease ends all desktops when the lease is over: the master may give
+// their users new ones soon.
+func (m *Manager) checkLease() {
+	m.mu.Lock()
+	over := m.self > 0 && bootTime()-m.leaseAt > m.self
+	var all []*session
+	for _, s := range m.sessions {
+		all = append(all, s)
+	}
+	m.mu.Unlock()
+	if !over {
+		return
+	}
+	for _, s := range all {
+		if !s.leaseOver.Swap(true) {
+			m.cfg.Log.Error().Str("user", s.spec.User.Name).Str("session", s.spec.Session).Msg("no lease from the master for too long, the desktop is ended")
+			s.order(pb.SessionOrder_ABORT, 0)
+		}
+	}
+}
+
+// Lease implements link.Host.
+func (m *Manager) Lease(from time.Time, self time.Duration) {
+	at := bootTime() - time.Since(from)
+	m.mu.Lock()
+	was := m.self
+	m.leaseAt, m.self = at, self
+	m.mu.Unlock()
+	if self == 0 && was == 0 {
+		return
+	}
+	if err := m.journal.setLease(leaseRecord{At: at, Self: self}); err != nil {
+		m.cfg.Log.Error().Err(err).Msg("the lease was not noted")
+	}
+}
+
+// Hello implements link.Host.
+func (m *Manager) Hello(link uint64) (*pb.Sessions, []*pb.Ended) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.link = link
+	return m.list(), slices.Clone(m.ended)
+}
+
+// Changes implements link.Host.
+func (m *Manager) Changes(since uint64) (*pb.Sessions, []*pb.Ended, uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := sort.Search(len(m.endedAt), func(i int) bool { return m.endedAt[i] > since })
+	return m.list(), slices.Clone(m.ended[i:]), m.version
+}
+
+// Changed implements link.Host.
+func (m *Manager) Changed() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed
+}
+
+// Sample implements link.Host.
+func (m *Manager) Sample() *pb.Load { return m.cfg.Sample() }
+
+// list is all sessions, by ID. m.mu must be held.
+func (m *Manager) list() *pb.Sessions {
+	out := &pb.Sessions{}
+	for _, s := range m.sessions {
+		out.Sessions = append(out.Sessions, s.shown.Load())
+	}
+	slices.SortFunc(out.Sessions, func(a, b *pb.Session) int { return strings.Compare(a.Id, b.Id) })
+	return out
+}
+
+// touch tells that something changed. m.mu must be held.
+func (m *Manager) touch() {
+	m.version++
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// Order implements link.Host.
+func (m *Manager) Order(o *pb.SessionOrder) error {
+	m.mu.Lock()
+	s := m.sessions[o.Session]
+	m.mu.Unlock()
+	if s == nil {
+		return wire.Errorf(wire.NotFound, "no session %s here", o.Session)
+	}
+	m.cfg.Log.Info().Str("user", s.spec.User.Name).Str("session", o.Session).Str("order", strings.ToLower(o.Action.String())).Msg("order received")
+	return s.order(o.Action, time.Duration(o.LimitS)*time.Second)
+}
+
+// Epoch implements link.Host.
+func (m *Manager) Epoch() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.epoch
+}
+
+// Obey implements link.Host: the epoch is on the disk before it is obeyed.
+func (m *Manager) Obey(epoch uint64) error {
+	if epoch <= m.Epoch() {
+		return nil
+	}
+	if err := m.journal.setEpoch(epoch); err != nil {
+		return fmt.Errorf("epoch %d of the master cannot be noted: %w", epoch, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.epoch = max(m.epoch, epoch)
+	return nil
+}
+
+// of returns the session of a user here, or nil.
+func (m *Manager) of(user string, uid uint32) *session {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.sessions {
+		if s.spec.User.Name == user && s.spec.User.UID == uid {
+			return s
+		}
+	}
+	return nil
+}
+
+// errOldLink tells that the master's answer came over a link that has ended.
+var errOldLink = errors.New("the link to the master was replaced meanwhile")
+
+// accept takes a new session into the inventory, if the link on which the
+// master granted it is still the present one. link 0 is without a master.
+func (m *Manager) accept(s *session, link uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if link != 0 && m.link != link {
+		return errOldLink
+	}
+	m.sessions[s.spec.Session] = s
+	m.touch()
+	return nil
+}
+
+// gone takes a session out of the inventory: its process is gone.
+func (m *Manager) gone(s *session, e *pb.Ended) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.sessions, s.spec.Session)
+	m.version++
+	m.ended, m.endedAt = append(m.ended, e), append(m.endedAt, m.version)
+	if n := len(m.ended) - keepEnded; n > 0 {
+		m.ended, m.endedAt = slices.Delete(m.ended, 0, n), slices.Delete(m.endedAt, 0, n)
+	}
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// dir is where a session lives.
+func (m *Manager) dir(u desktop.User, id string) string {
+	if m.cfg.SnapDir != "" {
+		return filepath.Join(m.cfg.SnapDir, id)
+	}
+	return filepath.Join(u.Home, ".win4.snap", id)
+}
+
+// bootTime is the time since the computer started, suspended time included: a
+// lease must not outlive a suspend.
+func bootTime() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		panic(err) // every Linux has this clock
+	}
+	return time.Duration(t.Nano())
+}
