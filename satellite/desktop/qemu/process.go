@@ -33,11 +33,10 @@ type launch struct {
 // start starts the process in a session of its own, so that it outlives the
 // satellite, without any capability and without a way to get one.
 func (l launch) start() (proc *os.Process, pidfd *os.File, err error) {
-	fd := -1
 	attr := &os.ProcAttr{
 		Dir: l.dir,
 		Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "HOME=" + l.dir, "TMPDIR=" + l.dir},
-		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &fd},
+		Sys: &syscall.SysProcAttr{Setsid: true},
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -70,14 +69,14 @@ func (l launch) start() (proc *os.Process, pidfd *os.File, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if fd < 0 {
-		// Kernels before 5.4 give none at birth. The child is not reaped yet, so
-		// its number is still its own.
-		if fd, err = unix.PidfdOpen(proc.Pid, 0); err != nil {
-			_ = proc.Kill()
-			_, _ = proc.Wait()
-			return nil, nil, fmt.Errorf("pidfd: %w", err)
-		}
+	// The child is not reaped before the caller waits, so its number is still
+	// its own. The descriptor that proc has is not for sharing: one that can be
+	// waited on without a thread makes its Wait fail.
+	fd, err := unix.PidfdOpen(proc.Pid, 0)
+	if err != nil {
+		_ = proc.Kill()
+		_, _ = proc.Wait()
+		return nil, nil, fmt.Errorf("pidfd: %w", err)
 	}
 	return proc, newPidfd(fd), nil
 }
@@ -108,7 +107,7 @@ func giveUp() error {
 // newPidfd makes the descriptor of a process one that Go can wait on without
 // a thread.
 func newPidfd(fd int) *os.File {
-	_ = unix.SetNonblock(fd, true) // before Linux 5.10 impossible; then a thread waits
+	_ = unix.SetNonblock(fd, true) // cannot fail on a descriptor that is open
 	return os.NewFile(uintptr(fd), "pidfd")
 }
 
