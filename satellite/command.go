@@ -58,6 +58,16 @@ func serve(ctx context.Context, path, version string, newLog func(string) zerolo
 	for _, w := range v.Warnings() {
 		log.Warn().Msg(w)
 	}
+	// Desktops run as their users and must get through to their own directories.
+	if snap := v.String(settings.SnapDir); snap != "" {
+		if err := os.MkdirAll(snap, 0o711); err != nil {
+			log.Error().Err(err).Msg("the snap directory cannot be made (WIN4_SNAP_DIR)")
+		}
+	}
+	socket := v.String(settings.SatSocket)
+	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
+		return fmt.Errorf("directory of the local socket: %w", err)
+	}
 	syscall.Umask(0o077)
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer stop()
@@ -74,10 +84,6 @@ func serve(ctx context.Context, path, version string, newLog func(string) zerolo
 	cfg, err := configure(ctx, v, dir, version, log)
 	if err != nil {
 		return err
-	}
-	socket := v.String(settings.SatSocket)
-	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
-		return fmt.Errorf("directory of the local socket: %w", err)
 	}
 	if cfg.Local, err = session.Listen(socket); err != nil {
 		return err

@@ -92,11 +92,8 @@ func problems(snapDir string, driver []string) []string {
 	return out
 }
 
-// writable makes a directory where it is missing and tries it.
+// writable tries to write in a directory.
 func writable(dir string) error {
-	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return err
-	}
 	f, err := os.CreateTemp(dir, ".verdecmd-*")
 	if err != nil {
 		return err
