@@ -63,6 +63,9 @@ func (h hub) Report(ctx context.Context, server, attachment uint64, r link.Repor
 		return wire.Errorf(wire.StaleLink, "%v", err)
 	}
 	h.m.session.Settle(ctx, server, e)
+	for _, r := range r.Refused {
+		h.m.session.Refused(server, r.User, r.Text)
+	}
 	if low, changed := h.m.scarce.set(server, free <= reserve); changed {
 		pairs := append(serverPairs(server, name), monitor.Pair{Key: "snapfree", Value: free}, monitor.Pair{Key: "reserve", Value: reserve})
 		if low {

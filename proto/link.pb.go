@@ -523,6 +523,7 @@ type Report struct {
 	Load          *Load                  `protobuf:"bytes,1,opt,name=load,proto3" json:"load,omitempty"`
 	Sessions      *Sessions              `protobuf:"bytes,2,opt,name=sessions,proto3" json:"sessions,omitempty"` // absent: as last sent on this link
 	Ended         []*Ended               `protobuf:"bytes,3,rep,name=ended,proto3" json:"ended,omitempty"`       // sessions that ended since the last report
+	Refused       []*Refused             `protobuf:"bytes,5,rep,name=refused,proto3" json:"refused,omitempty"`   // logins that this satellite has refused since then
 	Seq           uint64                 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`          // counts the reports of one link, from 1
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -575,6 +576,13 @@ func (x *Report) GetSessions() *Sessions {
 func (x *Report) GetEnded() []*Ended {
 	if x != nil {
 		return x.Ended
+	}
+	return nil
+}
+
+func (x *Report) GetRefused() []*Refused {
+	if x != nil {
+		return x.Refused
 	}
 	return nil
 }
@@ -816,11 +824,12 @@ const file_link_proto_rawDesc = "" +
 	"\x04Pace\x12\x1f\n" +
 	"\vinterval_ms\x18\x01 \x01(\rR\n" +
 	"intervalMs\x12\x17\n" +
-	"\aslot_ms\x18\x02 \x01(\rR\x06slotMs\"\x9e\x01\n" +
+	"\aslot_ms\x18\x02 \x01(\rR\x06slotMs\"\xce\x01\n" +
 	"\x06Report\x12%\n" +
 	"\x04load\x18\x01 \x01(\v2\x11.verdecmd.v1.LoadR\x04load\x121\n" +
 	"\bsessions\x18\x02 \x01(\v2\x15.verdecmd.v1.SessionsR\bsessions\x12(\n" +
-	"\x05ended\x18\x03 \x03(\v2\x12.verdecmd.v1.EndedR\x05ended\x12\x10\n" +
+	"\x05ended\x18\x03 \x03(\v2\x12.verdecmd.v1.EndedR\x05ended\x12.\n" +
+	"\arefused\x18\x05 \x03(\v2\x14.verdecmd.v1.RefusedR\arefused\x12\x10\n" +
 	"\x03seq\x18\x04 \x01(\x04R\x03seq\"l\n" +
 	"\x05Order\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
@@ -866,11 +875,12 @@ var file_link_proto_goTypes = []any{
 	(*Load)(nil),         // 11: verdecmd.v1.Load
 	(*Sessions)(nil),     // 12: verdecmd.v1.Sessions
 	(*Ended)(nil),        // 13: verdecmd.v1.Ended
-	(*SessionOrder)(nil), // 14: verdecmd.v1.SessionOrder
-	(*ReferRequest)(nil), // 15: verdecmd.v1.ReferRequest
-	(*ClaimRequest)(nil), // 16: verdecmd.v1.ClaimRequest
-	(*ReferReply)(nil),   // 17: verdecmd.v1.ReferReply
-	(*ClaimReply)(nil),   // 18: verdecmd.v1.ClaimReply
+	(*Refused)(nil),      // 14: verdecmd.v1.Refused
+	(*SessionOrder)(nil), // 15: verdecmd.v1.SessionOrder
+	(*ReferRequest)(nil), // 16: verdecmd.v1.ReferRequest
+	(*ClaimRequest)(nil), // 17: verdecmd.v1.ClaimRequest
+	(*ReferReply)(nil),   // 18: verdecmd.v1.ReferReply
+	(*ClaimReply)(nil),   // 19: verdecmd.v1.ClaimReply
 }
 var file_link_proto_depIdxs = []int32{
 	2,  // 0: verdecmd.v1.Up.hello:type_name -> verdecmd.v1.Hello
@@ -886,19 +896,20 @@ var file_link_proto_depIdxs = []int32{
 	11, // 10: verdecmd.v1.Report.load:type_name -> verdecmd.v1.Load
 	12, // 11: verdecmd.v1.Report.sessions:type_name -> verdecmd.v1.Sessions
 	13, // 12: verdecmd.v1.Report.ended:type_name -> verdecmd.v1.Ended
-	14, // 13: verdecmd.v1.Order.session:type_name -> verdecmd.v1.SessionOrder
-	9,  // 14: verdecmd.v1.Result.error:type_name -> verdecmd.v1.ErrorDetail
-	0,  // 15: verdecmd.v1.Link.Attach:input_type -> verdecmd.v1.Up
-	15, // 16: verdecmd.v1.Link.Refer:input_type -> verdecmd.v1.ReferRequest
-	16, // 17: verdecmd.v1.Link.Claim:input_type -> verdecmd.v1.ClaimRequest
-	1,  // 18: verdecmd.v1.Link.Attach:output_type -> verdecmd.v1.Down
-	17, // 19: verdecmd.v1.Link.Refer:output_type -> verdecmd.v1.ReferReply
-	18, // 20: verdecmd.v1.Link.Claim:output_type -> verdecmd.v1.ClaimReply
-	18, // [18:21] is the sub-list for method output_type
-	15, // [15:18] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	14, // 13: verdecmd.v1.Report.refused:type_name -> verdecmd.v1.Refused
+	15, // 14: verdecmd.v1.Order.session:type_name -> verdecmd.v1.SessionOrder
+	9,  // 15: verdecmd.v1.Result.error:type_name -> verdecmd.v1.ErrorDetail
+	0,  // 16: verdecmd.v1.Link.Attach:input_type -> verdecmd.v1.Up
+	16, // 17: verdecmd.v1.Link.Refer:input_type -> verdecmd.v1.ReferRequest
+	17, // 18: verdecmd.v1.Link.Claim:input_type -> verdecmd.v1.ClaimRequest
+	1,  // 19: verdecmd.v1.Link.Attach:output_type -> verdecmd.v1.Down
+	18, // 20: verdecmd.v1.Link.Refer:output_type -> verdecmd.v1.ReferReply
+	19, // 21: verdecmd.v1.Link.Claim:output_type -> verdecmd.v1.ClaimReply
+	19, // [19:22] is the sub-list for method output_type
+	16, // [16:19] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_link_proto_init() }

@@ -72,7 +72,7 @@ func (x SessionOrder_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SessionOrder_Action.Descriptor instead.
 func (SessionOrder_Action) EnumDescriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{8, 0}
+	return file_session_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // Session is one desktop as its satellite sees it.
@@ -345,6 +345,59 @@ func (x *Ended) GetWhy() string {
 	return ""
 }
 
+// Refused is a login that came to nothing on a satellite, for the administrator.
+type Refused struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refused) Reset() {
+	*x = Refused{}
+	mi := &file_session_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refused) ProtoMessage() {}
+
+func (x *Refused) ProtoReflect() protoreflect.Message {
+	mi := &file_session_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refused.ProtoReflect.Descriptor instead.
+func (*Refused) Descriptor() ([]byte, []int) {
+	return file_session_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Refused) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Refused) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 // Need is what a session takes from a server.
 type Need struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -359,7 +412,7 @@ type Need struct {
 
 func (x *Need) Reset() {
 	*x = Need{}
-	mi := &file_session_proto_msgTypes[3]
+	mi := &file_session_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -371,7 +424,7 @@ func (x *Need) String() string {
 func (*Need) ProtoMessage() {}
 
 func (x *Need) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[3]
+	mi := &file_session_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -384,7 +437,7 @@ func (x *Need) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Need.ProtoReflect.Descriptor instead.
 func (*Need) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{3}
+	return file_session_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Need) GetMemoryBytes() uint64 {
@@ -435,7 +488,7 @@ type ReferRequest struct {
 
 func (x *ReferRequest) Reset() {
 	*x = ReferRequest{}
-	mi := &file_session_proto_msgTypes[4]
+	mi := &file_session_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -447,7 +500,7 @@ func (x *ReferRequest) String() string {
 func (*ReferRequest) ProtoMessage() {}
 
 func (x *ReferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[4]
+	mi := &file_session_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -460,7 +513,7 @@ func (x *ReferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReferRequest.ProtoReflect.Descriptor instead.
 func (*ReferRequest) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{4}
+	return file_session_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ReferRequest) GetUser() string {
@@ -513,7 +566,7 @@ type ReferReply struct {
 
 func (x *ReferReply) Reset() {
 	*x = ReferReply{}
-	mi := &file_session_proto_msgTypes[5]
+	mi := &file_session_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +578,7 @@ func (x *ReferReply) String() string {
 func (*ReferReply) ProtoMessage() {}
 
 func (x *ReferReply) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[5]
+	mi := &file_session_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +591,7 @@ func (x *ReferReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReferReply.ProtoReflect.Descriptor instead.
 func (*ReferReply) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{5}
+	return file_session_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ReferReply) GetServerId() uint64 {
@@ -601,7 +654,7 @@ type ClaimRequest struct {
 
 func (x *ClaimRequest) Reset() {
 	*x = ClaimRequest{}
-	mi := &file_session_proto_msgTypes[6]
+	mi := &file_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -613,7 +666,7 @@ func (x *ClaimRequest) String() string {
 func (*ClaimRequest) ProtoMessage() {}
 
 func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[6]
+	mi := &file_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -626,7 +679,7 @@ func (x *ClaimRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimRequest.ProtoReflect.Descriptor instead.
 func (*ClaimRequest) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{6}
+	return file_session_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ClaimRequest) GetUser() string {
@@ -662,7 +715,7 @@ type ClaimReply struct {
 
 func (x *ClaimReply) Reset() {
 	*x = ClaimReply{}
-	mi := &file_session_proto_msgTypes[7]
+	mi := &file_session_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +727,7 @@ func (x *ClaimReply) String() string {
 func (*ClaimReply) ProtoMessage() {}
 
 func (x *ClaimReply) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[7]
+	mi := &file_session_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +740,7 @@ func (x *ClaimReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimReply.ProtoReflect.Descriptor instead.
 func (*ClaimReply) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{7}
+	return file_session_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ClaimReply) GetSession() string {
@@ -729,7 +782,7 @@ type SessionOrder struct {
 
 func (x *SessionOrder) Reset() {
 	*x = SessionOrder{}
-	mi := &file_session_proto_msgTypes[8]
+	mi := &file_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +794,7 @@ func (x *SessionOrder) String() string {
 func (*SessionOrder) ProtoMessage() {}
 
 func (x *SessionOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[8]
+	mi := &file_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +807,7 @@ func (x *SessionOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionOrder.ProtoReflect.Descriptor instead.
 func (*SessionOrder) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{8}
+	return file_session_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SessionOrder) GetAction() SessionOrder_Action {
@@ -787,7 +840,7 @@ type OpenRequest struct {
 
 func (x *OpenRequest) Reset() {
 	*x = OpenRequest{}
-	mi := &file_session_proto_msgTypes[9]
+	mi := &file_session_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +852,7 @@ func (x *OpenRequest) String() string {
 func (*OpenRequest) ProtoMessage() {}
 
 func (x *OpenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[9]
+	mi := &file_session_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +865,7 @@ func (x *OpenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenRequest.ProtoReflect.Descriptor instead.
 func (*OpenRequest) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{9}
+	return file_session_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *OpenRequest) GetUser() string {
@@ -837,7 +890,7 @@ type OpenReply struct {
 
 func (x *OpenReply) Reset() {
 	*x = OpenReply{}
-	mi := &file_session_proto_msgTypes[10]
+	mi := &file_session_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +902,7 @@ func (x *OpenReply) String() string {
 func (*OpenReply) ProtoMessage() {}
 
 func (x *OpenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[10]
+	mi := &file_session_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +915,7 @@ func (x *OpenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenReply.ProtoReflect.Descriptor instead.
 func (*OpenReply) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{10}
+	return file_session_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *OpenReply) GetKind() isOpenReply_Kind {
@@ -931,7 +984,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_session_proto_msgTypes[11]
+	mi := &file_session_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -943,7 +996,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[11]
+	mi := &file_session_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -956,7 +1009,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{11}
+	return file_session_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Progress) GetText() string {
@@ -983,7 +1036,7 @@ type Opened struct {
 
 func (x *Opened) Reset() {
 	*x = Opened{}
-	mi := &file_session_proto_msgTypes[12]
+	mi := &file_session_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1048,7 @@ func (x *Opened) String() string {
 func (*Opened) ProtoMessage() {}
 
 func (x *Opened) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[12]
+	mi := &file_session_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1061,7 @@ func (x *Opened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opened.ProtoReflect.Descriptor instead.
 func (*Opened) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{12}
+	return file_session_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Opened) GetSession() *Session {
@@ -1038,7 +1091,7 @@ type Referred struct {
 
 func (x *Referred) Reset() {
 	*x = Referred{}
-	mi := &file_session_proto_msgTypes[13]
+	mi := &file_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1103,7 @@ func (x *Referred) String() string {
 func (*Referred) ProtoMessage() {}
 
 func (x *Referred) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[13]
+	mi := &file_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1116,7 @@ func (x *Referred) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Referred.ProtoReflect.Descriptor instead.
 func (*Referred) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{13}
+	return file_session_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Referred) GetServerId() uint64 {
@@ -1110,7 +1163,7 @@ type ScreenshotRequest struct {
 
 func (x *ScreenshotRequest) Reset() {
 	*x = ScreenshotRequest{}
-	mi := &file_session_proto_msgTypes[14]
+	mi := &file_session_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1175,7 @@ func (x *ScreenshotRequest) String() string {
 func (*ScreenshotRequest) ProtoMessage() {}
 
 func (x *ScreenshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[14]
+	mi := &file_session_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1188,7 @@ func (x *ScreenshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScreenshotRequest.ProtoReflect.Descriptor instead.
 func (*ScreenshotRequest) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{14}
+	return file_session_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ScreenshotRequest) GetUser() string {
@@ -1154,7 +1207,7 @@ type ScreenshotReply struct {
 
 func (x *ScreenshotReply) Reset() {
 	*x = ScreenshotReply{}
-	mi := &file_session_proto_msgTypes[15]
+	mi := &file_session_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1219,7 @@ func (x *ScreenshotReply) String() string {
 func (*ScreenshotReply) ProtoMessage() {}
 
 func (x *ScreenshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_session_proto_msgTypes[15]
+	mi := &file_session_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1232,7 @@ func (x *ScreenshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScreenshotReply.ProtoReflect.Descriptor instead.
 func (*ScreenshotReply) Descriptor() ([]byte, []int) {
-	return file_session_proto_rawDescGZIP(), []int{15}
+	return file_session_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ScreenshotReply) GetPng() []byte {
@@ -1217,7 +1270,10 @@ const file_session_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x10\n" +
 	"\x03how\x18\x03 \x01(\tR\x03how\x12\x10\n" +
-	"\x03why\x18\x04 \x01(\tR\x03why\"\x85\x01\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\"1\n" +
+	"\aRefused\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\x85\x01\n" +
 	"\x04Need\x12!\n" +
 	"\fmemory_bytes\x18\x01 \x01(\x04R\vmemoryBytes\x12\x12\n" +
 	"\x04cpus\x18\x02 \x01(\rR\x04cpus\x12\x14\n" +
@@ -1306,38 +1362,39 @@ func file_session_proto_rawDescGZIP() []byte {
 }
 
 var file_session_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_session_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_session_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_session_proto_goTypes = []any{
 	(SessionOrder_Action)(0),  // 0: verdecmd.v1.SessionOrder.Action
 	(*Session)(nil),           // 1: verdecmd.v1.Session
 	(*Sessions)(nil),          // 2: verdecmd.v1.Sessions
 	(*Ended)(nil),             // 3: verdecmd.v1.Ended
-	(*Need)(nil),              // 4: verdecmd.v1.Need
-	(*ReferRequest)(nil),      // 5: verdecmd.v1.ReferRequest
-	(*ReferReply)(nil),        // 6: verdecmd.v1.ReferReply
-	(*ClaimRequest)(nil),      // 7: verdecmd.v1.ClaimRequest
-	(*ClaimReply)(nil),        // 8: verdecmd.v1.ClaimReply
-	(*SessionOrder)(nil),      // 9: verdecmd.v1.SessionOrder
-	(*OpenRequest)(nil),       // 10: verdecmd.v1.OpenRequest
-	(*OpenReply)(nil),         // 11: verdecmd.v1.OpenReply
-	(*Progress)(nil),          // 12: verdecmd.v1.Progress
-	(*Opened)(nil),            // 13: verdecmd.v1.Opened
-	(*Referred)(nil),          // 14: verdecmd.v1.Referred
-	(*ScreenshotRequest)(nil), // 15: verdecmd.v1.ScreenshotRequest
-	(*ScreenshotReply)(nil),   // 16: verdecmd.v1.ScreenshotReply
+	(*Refused)(nil),           // 4: verdecmd.v1.Refused
+	(*Need)(nil),              // 5: verdecmd.v1.Need
+	(*ReferRequest)(nil),      // 6: verdecmd.v1.ReferRequest
+	(*ReferReply)(nil),        // 7: verdecmd.v1.ReferReply
+	(*ClaimRequest)(nil),      // 8: verdecmd.v1.ClaimRequest
+	(*ClaimReply)(nil),        // 9: verdecmd.v1.ClaimReply
+	(*SessionOrder)(nil),      // 10: verdecmd.v1.SessionOrder
+	(*OpenRequest)(nil),       // 11: verdecmd.v1.OpenRequest
+	(*OpenReply)(nil),         // 12: verdecmd.v1.OpenReply
+	(*Progress)(nil),          // 13: verdecmd.v1.Progress
+	(*Opened)(nil),            // 14: verdecmd.v1.Opened
+	(*Referred)(nil),          // 15: verdecmd.v1.Referred
+	(*ScreenshotRequest)(nil), // 16: verdecmd.v1.ScreenshotRequest
+	(*ScreenshotReply)(nil),   // 17: verdecmd.v1.ScreenshotReply
 }
 var file_session_proto_depIdxs = []int32{
 	1,  // 0: verdecmd.v1.Sessions.sessions:type_name -> verdecmd.v1.Session
-	4,  // 1: verdecmd.v1.ReferRequest.need:type_name -> verdecmd.v1.Need
+	5,  // 1: verdecmd.v1.ReferRequest.need:type_name -> verdecmd.v1.Need
 	0,  // 2: verdecmd.v1.SessionOrder.action:type_name -> verdecmd.v1.SessionOrder.Action
-	12, // 3: verdecmd.v1.OpenReply.progress:type_name -> verdecmd.v1.Progress
-	13, // 4: verdecmd.v1.OpenReply.opened:type_name -> verdecmd.v1.Opened
-	14, // 5: verdecmd.v1.OpenReply.referred:type_name -> verdecmd.v1.Referred
+	13, // 3: verdecmd.v1.OpenReply.progress:type_name -> verdecmd.v1.Progress
+	14, // 4: verdecmd.v1.OpenReply.opened:type_name -> verdecmd.v1.Opened
+	15, // 5: verdecmd.v1.OpenReply.referred:type_name -> verdecmd.v1.Referred
 	1,  // 6: verdecmd.v1.Opened.session:type_name -> verdecmd.v1.Session
-	10, // 7: verdecmd.v1.Login.Open:input_type -> verdecmd.v1.OpenRequest
-	15, // 8: verdecmd.v1.Login.Screenshot:input_type -> verdecmd.v1.ScreenshotRequest
-	11, // 9: verdecmd.v1.Login.Open:output_type -> verdecmd.v1.OpenReply
-	16, // 10: verdecmd.v1.Login.Screenshot:output_type -> verdecmd.v1.ScreenshotReply
+	11, // 7: verdecmd.v1.Login.Open:input_type -> verdecmd.v1.OpenRequest
+	16, // 8: verdecmd.v1.Login.Screenshot:input_type -> verdecmd.v1.ScreenshotRequest
+	12, // 9: verdecmd.v1.Login.Open:output_type -> verdecmd.v1.OpenReply
+	17, // 10: verdecmd.v1.Login.Screenshot:output_type -> verdecmd.v1.ScreenshotReply
 	9,  // [9:11] is the sub-list for method output_type
 	7,  // [7:9] is the sub-list for method input_type
 	7,  // [7:7] is the sub-list for extension type_name
@@ -1350,7 +1407,7 @@ func file_session_proto_init() {
 	if File_session_proto != nil {
 		return
 	}
-	file_session_proto_msgTypes[10].OneofWrappers = []any{
+	file_session_proto_msgTypes[11].OneofWrappers = []any{
 		(*OpenReply_Progress)(nil),
 		(*OpenReply_Opened)(nil),
 		(*OpenReply_Referred)(nil),
@@ -1361,7 +1418,7 @@ func file_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_session_proto_rawDesc), len(file_session_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

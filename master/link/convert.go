@@ -93,6 +93,12 @@ func fromReport(m *pb.Report) (Report, error) {
 	for _, e := range m.GetEnded() {
 		out.Ended = append(out.Ended, cluster.Ended{ID: text(e.Id), User: text(e.User), How: text(e.How), Why: text(e.Why)})
 	}
+	for _, r := range m.GetRefused() {
+		if err := checkUser(r.User); err != nil {
+			return out, err
+		}
+		out.Refused = append(out.Refused, Refused{User: r.User, Text: text(r.Text)})
+	}
 	return out, nil
 }
 

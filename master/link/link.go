@@ -49,7 +49,11 @@ type Report struct {
 	Load     cluster.Load
 	Sessions []cluster.Reported // nil: as before
 	Ended    []cluster.Ended
+	Refused  []Refused // logins that the satellite has refused
 }
+
+// Refused is a login that came to nothing, and why.
+type Refused struct{ User, Text string }
 
 // Times are what the master prescribes to its satellites.
 type Times struct {

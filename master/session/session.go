@@ -336,6 +336,12 @@ func (m *Manager) remember(user, text string) {
 	bounded(m.last, user, text)
 }
 
+// Refused notes that a satellite has refused a login.
+func (m *Manager) Refused(server uint64, user, text string) {
+	m.cfg.Log.Info().Str("user", user).Uint64("server", server).Str("text", text).Msg("a satellite refused a login")
+	m.remember(user, fmt.Sprintf("login at server %d refused at %s: %s", server, clock(time.Now()), text))
+}
+
 // Last returns what remember noted; empty for nothing.
 func (m *Manager) Last(user string) string {
 	m.mu.Lock()

@@ -41,10 +41,9 @@ const (
 type Host interface {
 	// Hello returns the inventory for a new link. From now on only answers
 	// that were asked on this link count.
-	Hello(link uint64) (*pb.Sessions, []*pb.Ended)
-	// Changes returns the sessions, the version of that list, and what has
-	// ended since the version given.
-	Changes(since uint64) (s *pb.Sessions, ended []*pb.Ended, version uint64)
+	Hello(link uint64) News
+	// News returns what is here now and what has come since the version given.
+	News(since uint64) News
 	// Changed returns a channel that is closed at the next change.
 	Changed() <-chan struct{}
 	// Sample measures the load.
@@ -58,6 +57,14 @@ type Host interface {
 	// Lease tells that the desktops may run on for self after the moment
 	// given; self 0: for ever.
 	Lease(from time.Time, self time.Duration)
+}
+
+// News is what a satellite has to tell.
+type News struct {
+	Version  uint64 // grows with every change
+	Sessions *pb.Sessions
+	Ended    []*pb.Ended
+	Refused  []*pb.Refused
 }
 
 // Config is everything a Link needs.
@@ -84,6 +91,8 @@ type Link struct {
 	why     string     // the last failure, in words
 	changed chan struct{}
 	serial  uint64
+
+	told uint64 // version of the news that were last sent; Run's goroutines alone, one after the other
 }
 
 // conn is one connection that has been welcomed.
@@ -99,7 +108,7 @@ type conn struct {
 
 // New returns a Link that is down.
 func New(cfg Config) *Link {
-	return &Link{cfg: cfg, down: time.Now(), why: "not connected yet", changed: make(chan struct{})}
+	return &Link{cfg: cfg, down: time.Now(), why: "not connected yet", changed: make(chan struct{}), told: 1}
 }
 
 // Run connects, and connects again, until ctx ends.
@@ -157,12 +166,11 @@ func (l *Link) once(ctx context.Context, address string) (welcomed bool, err err
 	l.serial++
 	serial := l.serial
 	l.mu.Unlock()
-	sessions, ended := l.cfg.Host.Hello(serial)
-	_, _, version := l.cfg.Host.Changes(0)
+	news := l.cfg.Host.Hello(serial)
 	sent := time.Now()
 	err = stream.Send(&pb.Up{Kind: &pb.Up_Hello{Hello: &pb.Hello{
 		Protocol: wire.Protocol, Version: l.cfg.Version, Address: l.cfg.Address, EpochSeen: l.cfg.Host.Epoch(), Instance: l.cfg.Instance,
-		Facts: l.cfg.Facts, Report: &pb.Report{Load: l.cfg.Host.Sample(), Sessions: sessions, Ended: ended},
+		Facts: l.cfg.Facts, Report: &pb.Report{Load: l.cfg.Host.Sample(), Sessions: news.Sessions, Ended: news.Ended},
 	}}})
 	timer := time.AfterFunc(welcomeWithin, end)
 	first, rerr := stream.Recv()
@@ -190,7 +198,7 @@ func (l *Link) once(ctx context.Context, address string) (welcomed bool, err err
 	defer l.unset(c)
 	l.cfg.Log.Info().Str("master", address).Uint64("server", w.ServerId).Uint64("epoch", w.Epoch).Msg("connected to the master")
 
-	r := &reporter{link: l, stream: stream, version: version, results: make(chan *pb.Result, maxResults), pace: make(chan *pb.Pace, 4), self: self}
+	r := &reporter{link: l, stream: stream, version: l.told, results: make(chan *pb.Result, maxResults), pace: make(chan *pb.Pace, 4), self: self}
 	r.sent = map[uint64]time.Time{}
 	reported := make(chan error, 1)
 	go func() { reported <- r.run(ctx, w.Pace); end() }()

@@ -15,7 +15,7 @@ import (
 type reporter struct {
 	link    *Link
 	stream  pb.Link_AttachClient
-	version uint64 // of the sessions last sent
+	version uint64 // of the news last sent
 	results chan *pb.Result
 	pace    chan *pb.Pace
 	self    time.Duration // lease; 0: none
@@ -36,8 +36,8 @@ func (r *reporter) run(ctx context.Context, p *pb.Pace) error {
 	for {
 		// Changed first: what happens after it closes the channel.
 		changed := host.Changed()
-		sessions, ended, version := host.Changes(r.version)
-		if version == r.version {
+		news := host.News(r.version)
+		if news.Version == r.version {
 			select {
 			case <-ctx.Done():
 				return nil
@@ -60,18 +60,18 @@ func (r *reporter) run(ctx context.Context, p *pb.Pace) error {
 				timer.Reset(time.Until(due))
 			}
 			if seq%everyFull != 0 {
-				sessions = nil
+				news.Sessions = nil
 			}
-			ended = nil
 		}
 		seq++
-		r.version = version
+		r.version = news.Version
 		if r.self > 0 {
 			r.mu.Lock()
 			r.sent[seq] = time.Now()
 			r.mu.Unlock()
 		}
-		report := &pb.Report{Load: host.Sample(), Sessions: sessions, Ended: ended, Seq: seq}
+		r.link.told = news.Version
+		report := &pb.Report{Load: host.Sample(), Sessions: news.Sessions, Ended: news.Ended, Refused: news.Refused, Seq: seq}
 		if err := r.stream.Send(&pb.Up{Kind: &pb.Up_Report{Report: report}}); err != nil {
 			return err
 		}

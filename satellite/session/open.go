@@ -30,6 +30,14 @@ type Opened struct {
 // Open gives a user the desktop: the one that runs here, else the one that the
 // master says, else a new one. progress is told what is being waited for.
 func (m *Manager) Open(ctx context.Context, u desktop.User, client string, progress func(text string)) (Opened, error) {
+	o, err := m.open(ctx, u, client, progress)
+	if err != nil && ctx.Err() == nil {
+		m.refuse(u.Name, err)
+	}
+	return o, err
+}
+
+func (m *Manager) open(ctx context.Context, u desktop.User, client string, progress func(text string)) (Opened, error) {
 	unlock, err := m.lockLogin(ctx, u.Name)
 	if err != nil {
 		return Opened{}, wire.Errorf(wire.InUse, "another login of %s is under way here", u.Name)

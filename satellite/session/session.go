@@ -67,8 +67,8 @@ type Manager struct {
 	mu       sync.Mutex // guards what follows, never held across I/O
 	sessions map[string]*session
 	logins   map[string]chan struct{} // by user: one login at a time
-	ended    []*pb.Ended              // newest last, at most keepEnded
-	endedAt  []uint64                 // the version at which each was added
+	ended    recent[*pb.Ended]
+	refused  recent[*pb.Refused]
 	version  uint64
 	changed  chan struct{}
 	link     uint64 // the link on which answers count
@@ -77,7 +77,25 @@ type Manager struct {
 	self     time.Duration // 0: no lease
 }
 
-const keepEnded = 256
+// recent is the newest news of one kind, each with the version that brought it.
+type recent[T any] struct {
+	at    []uint64
+	items []T
+}
+
+const keepRecent = 256
+
+func (r *recent[T]) add(version uint64, x T) {
+	r.at, r.items = append(r.at, version), append(r.items, x)
+	if n := len(r.at) - keepRecent; n > 0 {
+		r.at, r.items = slices.Delete(r.at, 0, n), slices.Delete(r.items, 0, n)
+	}
+}
+
+func (r *recent[T]) since(version uint64) []T {
+	i := sort.Search(len(r.at), func(i int) bool { return r.at[i] > version })
+	return slices.Clone(r.items[i:])
+}
 
 // Connect hands in the link, which in turn needs the manager. Call it once,
 // before Run.
@@ -183,19 +201,23 @@ func (m *Manager) Lease(from time.Time, self time.Duration) {
 }
 
 // Hello implements link.Host.
-func (m *Manager) Hello(link uint64) (*pb.Sessions, []*pb.Ended) {
+func (m *Manager) Hello(on uint64) link.News {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.link = link
-	return m.list(), slices.Clone(m.ended)
+	m.link = on
+	return m.news(0)
 }
 
-// Changes implements link.Host.
-func (m *Manager) Changes(since uint64) (*pb.Sessions, []*pb.Ended, uint64) {
+// News implements link.Host.
+func (m *Manager) News(since uint64) link.News {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	i := sort.Search(len(m.endedAt), func(i int) bool { return m.endedAt[i] > since })
-	return m.list(), slices.Clone(m.ended[i:]), m.version
+	return m.news(since)
+}
+
+// news needs m.mu.
+func (m *Manager) news(since uint64) link.News {
+	return link.News{Version: m.version, Sessions: m.list(), Ended: m.ended.since(since), Refused: m.refused.since(since)}
 }
 
 // Changed implements link.Host.
@@ -291,13 +313,17 @@ func (m *Manager) gone(s *session, e *pb.Ended) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.sessions, s.spec.Session)
-	m.version++
-	m.ended, m.endedAt = append(m.ended, e), append(m.endedAt, m.version)
-	if n := len(m.ended) - keepEnded; n > 0 {
-		m.ended, m.endedAt = slices.Delete(m.ended, 0, n), slices.Delete(m.endedAt, 0, n)
-	}
-	close(m.changed)
-	m.changed = make(chan struct{})
+	m.touch()
+	m.ended.add(m.version, e)
+}
+
+// refuse notes a login that came to nothing, for the administrator.
+func (m *Manager) refuse(user string, err error) {
+	m.cfg.Log.Warn().Str("user", user).Err(err).Msg("login refused")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.touch()
+	m.refused.add(m.version, &pb.Refused{User: user, Text: err.Error()})
 }
 
 // dir is where a session lives.
