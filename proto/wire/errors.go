@@ -185,9 +185,10 @@ func explain(text string) string {
 		{"remote error: tls: bad certificate", "the other end refuses this machine's certificate; its log says why (enrol this machine again with \"verdecmd enrol\" on the master)"},
 		{"remote error: tls: certificate required", "the other end wants a certificate and got none"},
 		{"first record does not look like a TLS handshake", "what answers there is no verdecmd master; look at address and port"},
+		{"error reading server preface", "the other end closed the connection at once; its log says why"},
 		{"connection refused", "nothing listens there; look at address and port, and whether the master runs"},
 	} {
-		if strings.Contains(text, x.has) && !strings.Contains(text, x.add) {
+		if strings.Contains(text, x.has) {
 			return text + ": " + x.add
 		}
 	}

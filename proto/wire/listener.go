@@ -51,33 +51,60 @@ func (l *limitListener) Accept() (net.Conn, error) {
 
 type limitConn struct {
 	net.Conn
-	from   string
-	l      *limitListener
-	proved sync.Once
-	closed sync.Once
+	from string
+	l    *limitListener
+	once sync.Once
+
+	mu     sync.Mutex // guards all below
+	proved bool       // no longer counted in l.unproved
 }
 
 // prove gives the place among the unproved connections of the address back.
-func (c *limitConn) prove() {
-	c.proved.Do(func() {
-		c.l.mu.Lock()
-		defer c.l.mu.Unlock()
-		if c.l.unproved[c.from]--; c.l.unproved[c.from] == 0 {
-			delete(c.l.unproved, c.from)
-		}
-	})
+// It tells whether the connection had it still.
+func (c *limitConn) prove() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.proved {
+		return false
+	}
+	c.proved = true
+	c.l.mu.Lock()
+	defer c.l.mu.Unlock()
+	if c.l.unproved[c.from]--; c.l.unproved[c.from] == 0 {
+		delete(c.l.unproved, c.from)
+	}
+	return true
 }
 
-func (c *limitConn) Close() error {
-	err := c.Conn.Close()
-	c.prove()
-	c.closed.Do(func() {
+// Close lets a refused peer read why: closing while it still sends would throw
+// the TLS alert away that is on its way to it.
+func (c *limitConn) Close() (err error) {
+	c.once.Do(func() {
+		if c.prove() {
+			linger(c.Conn)
+		}
+		err = c.Conn.Close()
 		c.l.mu.Lock()
 		defer c.l.mu.Unlock()
 		c.l.open--
 	})
 	return err
 }
+
+func linger(c net.Conn) {
+	half, ok := c.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	c.SetReadDeadline(time.Now().Add(lingerTime))
+	io.CopyN(io.Discard, c, lingerBytes)
+}
+
+// How long and how much a refused peer is listened to.
+const (
+	lingerTime  = time.Second
+	lingerBytes = 64 << 10
+)
 
 func address(a net.Addr) string {
 	ap, err := netip.ParseAddrPort(a.String())
