@@ -7,7 +7,10 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // style is how a connection is written to.
@@ -21,6 +24,7 @@ type style struct {
 type conn struct {
 	s      *server
 	nc     net.Conn
+	raw    syscall.RawConn // of nc; nil where it has none
 	in     lineReader
 	caller Caller
 	level  Level
@@ -30,6 +34,8 @@ type conn struct {
 	began    bool          // a byte has come
 	linger   time.Duration // of a short connection, now
 	last     time.Time     // when something came or was answered
+	due      time.Time     // when the present wait is over; zero: never
+	armed    time.Time     // the deadline of nc, not later than due
 	answered bool          // everything before the next line was answered
 	waited   bool          // the next line was waited for after that
 	quit     bool          // the last reply was sent
@@ -56,7 +62,10 @@ var (
 func newConn(s *server, nc net.Conn, caller Caller) *conn {
 	now := time.Now()
 	c := &conn{s: s, nc: nc, caller: caller, level: s.levels.level(caller), start: now, last: now, linger: s.cfg.Linger}
-	c.in.nc, c.in.block, c.in.arrived = nc, c.block, c.gotBytes
+	c.in.nc, c.in.block, c.in.arrived, c.in.failed = nc, c.block, c.gotBytes, c.readError
+	if u, ok := nc.(*net.UnixConn); ok {
+		c.raw, _ = u.SyscallConn()
+	}
 	return c
 }
 
@@ -121,7 +130,7 @@ func (c *conn) loop() error {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
-			return c.readError(err)
+			return err
 		default:
 			c.arrive()
 			if err := c.execute(string(line), ended); err != nil {
@@ -175,22 +184,33 @@ func (c *conn) block() error {
 	case !c.session && c.linger > 0:
 		deadline = c.last.Add(c.linger)
 	}
-	c.nc.SetReadDeadline(deadline)
+	// Setting a deadline costs more than a command. One that is too early does
+	// no harm: readError looks whether the time has truly come.
+	if deadline.IsZero() != c.armed.IsZero() || deadline.Before(c.armed) {
+		c.nc.SetReadDeadline(deadline)
+		c.armed = deadline
+	}
+	c.due = deadline
 	if c.s.stopping.Err() != nil {
 		return errStopping // its wake-up may have come before our deadline
 	}
 	return nil
 }
 
-// readError gives a failure of reading its meaning.
+// readError gives a failure of reading its meaning; nil where reading is to
+// go on.
 func (c *conn) readError(err error) error {
 	switch {
 	case c.s.stopping.Err() != nil:
 		return errStopping
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		return err
+	case !c.due.IsZero() && !time.Now().Before(c.due):
 		return errQuiet
 	}
-	return err
+	c.armed = time.Time{}
+	c.nc.SetReadDeadline(c.armed)
+	return nil
 }
 
 func (c *conn) gone() bool {
@@ -243,6 +263,13 @@ const stopWrite = 2 * time.Second
 func (c *conn) flush() {
 	rest := c.out
 	c.out = c.out[:0]
+	if len(rest) == 0 || c.dead != nil {
+		return
+	}
+	rest = rest[c.writeNow(rest):]
+	if len(rest) == 0 {
+		return
+	}
 	for len(rest) > 0 && c.dead == nil {
 		limit := c.s.cfg.WriteTimeout
 		c.nc.SetWriteDeadline(time.Now().Add(limit))
@@ -255,4 +282,18 @@ func (c *conn) flush() {
 			c.dead = err
 		}
 	}
+	c.nc.SetWriteDeadline(time.Time{})
+}
+
+// writeNow writes what the kernel takes at once: no deadline has to be set for
+// it, which costs more than a short reply. Errors are left to the next write.
+func (c *conn) writeNow(b []byte) (n int) {
+	if c.raw == nil {
+		return 0
+	}
+	c.raw.Write(func(fd uintptr) bool {
+		n, _ = unix.SendmsgN(int(fd), b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		return true
+	})
+	return max(n, 0)
 }

@@ -21,8 +21,10 @@ type lineReader struct {
 	// block is called before each read of the connection. It writes what is
 	// due and sets the deadline.
 	block func() error
-	// arrived is called after each read that brought something.
+	// arrived is called after each read that brought something, failed with
+	// the error of each other one; it returns nil where reading is to go on.
 	arrived func()
+	failed  func(error) error
 }
 
 // next returns the next line without its end. It is valid until the next
@@ -73,10 +75,11 @@ func (l *lineReader) next() (line []byte, ended bool, err error) {
 			l.arrived()
 		}
 		if err != nil {
-			if !errors.Is(err, io.EOF) {
+			if errors.Is(err, io.EOF) {
+				l.eof = true
+			} else if err := l.failed(err); err != nil {
 				return nil, false, err
 			}
-			l.eof = true
 		}
 	}
 }
