@@ -84,7 +84,10 @@ type entry struct {
 	final   bool  // cannot be cancelled any more
 	unsaved bool  // rec is newer than the disk
 	running bool  // has a Func
+	known   bool  // the start is on the disk: only then others see the job
 	refused error // the start could not be stored
+
+	disk sync.Mutex // orders the writes of this record; taken before m.mu
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -121,7 +124,7 @@ func (m *Manager) Register(action string, resume func(Record) Func) {
 // short until ctx ends. It returns when every job has let go.
 func (m *Manager) Run(ctx context.Context) error {
 	m.takeOver()
-	tick := time.NewTicker(10 * time.Second)
+	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		m.tidy(time.Now())
@@ -175,7 +178,7 @@ func (m *Manager) Start(ctx context.Context, spec Spec, run Func) (j monitor.Job
 	m.wg.Add(1) // before the commit, so that Run waits for it
 	m.mu.Unlock()
 
-	if err := m.save(context.WithoutCancel(ctx), e); err != nil {
+	if err := m.write(context.WithoutCancel(ctx), e.rec); err != nil {
 		err = fmt.Errorf("job %s %s: %w", spec.Action, spec.Object, err)
 		m.mu.Lock()
 		delete(m.jobs, e.rec.ID)
@@ -186,10 +189,14 @@ func (m *Manager) Start(ctx context.Context, spec Spec, run Func) (j monitor.Job
 		m.wg.Done()
 		return monitor.Job{}, false, err
 	}
+	m.mu.Lock()
+	e.known = true
 	close(e.stored)
-	m.cfg.OnChange(m.show(e))
+	m.mu.Unlock()
+	j = m.show(e)
+	m.cfg.OnChange(j)
 	go m.work(e, run)
-	return m.show(e), false, nil
+	return j, false, nil
 }
 
 // work runs one job to its end. The caller has added it to wg.
@@ -222,6 +229,7 @@ func (m *Manager) guarded(e *entry, run Func) (out Outcome) {
 // finish stores the outcome, then tells it. A disk that does not take it
 // holds nobody up: it is stored later.
 func (m *Manager) finish(e *entry, out Outcome) {
+	e.disk.Lock()
 	m.mu.Lock()
 	rec := e.rec
 	rec.Finished, rec.Outcome = time.Now().UTC().Round(time.Millisecond), &out
@@ -235,6 +243,7 @@ func (m *Manager) finish(e *entry, out Outcome) {
 	e.running = false
 	close(e.done)
 	m.mu.Unlock()
+	e.disk.Unlock()
 	e.cancel(nil)
 	m.cfg.OnChange(m.show(e))
 }
@@ -254,7 +263,7 @@ func (m *Manager) List(all bool) []monitor.Job {
 	defer m.mu.Unlock()
 	var jobs []monitor.Job
 	for _, e := range m.jobs {
-		if all || e.rec.Outcome == nil {
+		if e.known && (all || e.rec.Outcome == nil) {
 			jobs = append(jobs, e.job(time.Now()))
 		}
 	}
@@ -289,23 +298,23 @@ func (m *Manager) Cancel(ctx context.Context, id uint64) (j monitor.Job, asked b
 		return monitor.Job{}, false, fmt.Errorf("job %d: %w", id, ErrUnknown)
 	}
 	m.mu.Lock()
-	rec, final := e.rec, e.final
-	m.mu.Unlock()
-	switch {
-	case rec.Outcome != nil:
-		return m.show(e), false, nil
-	case final:
-		return m.show(e), false, fmt.Errorf("job %d: %w", id, ErrTooLate)
-	case rec.Cancelled:
-		return m.show(e), true, nil
-	}
-	m.mu.Lock()
-	if e.rec.Outcome == nil {
+	finished, final, before := e.rec.Outcome != nil, e.final, e.rec.Cancelled
+	if !finished && !final && !before {
 		e.rec.Cancelled, e.unsaved = true, true
 	}
 	m.mu.Unlock()
+	switch {
+	case finished:
+		return m.show(e), false, nil
+	case final:
+		return m.show(e), false, fmt.Errorf("job %d: %w", id, ErrTooLate)
+	case before:
+		return m.show(e), true, nil
+	}
 	e.cancel(ErrCancelled)
-	m.tidy(time.Now())
+	if err := m.save(context.WithoutCancel(ctx), e); err != nil {
+		m.cfg.Log.Warn().Err(err).Uint64("job", id).Msg("cancelled job not stored, trying again")
+	}
 	return m.show(e), true, nil
 }
 
@@ -371,7 +380,10 @@ func (m *Manager) show(e *entry) monitor.Job {
 func (m *Manager) entry(id uint64) *entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.jobs[id]
+	if e := m.jobs[id]; e != nil && e.known {
+		return e
+	}
+	return nil
 }
 
 // add makes the entry of a job that is about to run. m.mu must be held.

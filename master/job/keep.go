@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -39,7 +40,7 @@ func (m *Manager) load(ctx context.Context) error {
 				return fmt.Errorf("job %s: %w", id, err)
 			}
 			e := m.add(r)
-			e.running = false
+			e.running, e.known = false, true
 			close(e.stored)
 			if r.Outcome != nil {
 				close(e.done)
@@ -72,7 +73,7 @@ func (m *Manager) takeOver() {
 		m.wg.Add(1)
 	}
 	m.mu.Unlock()
-	slices.SortFunc(todo, func(a, b left) int { return int(a.e.rec.ID) - int(b.e.rec.ID) })
+	slices.SortFunc(todo, func(a, b left) int { return cmp.Compare(a.e.rec.ID, b.e.rec.ID) })
 	for _, l := range todo {
 		if l.run == nil {
 			m.finish(l.e, failed(555, "master restarted"))
@@ -87,12 +88,24 @@ func (m *Manager) takeOver() {
 	}
 }
 
-// save stores a job as it is in memory.
+// save stores a job as it is in memory, if the disk has it otherwise.
 func (m *Manager) save(ctx context.Context, e *entry) error {
+	e.disk.Lock()
+	defer e.disk.Unlock()
 	m.mu.Lock()
-	rec := e.rec
+	rec, unsaved := e.rec, e.unsaved
+	e.unsaved = false
 	m.mu.Unlock()
-	return m.write(ctx, rec)
+	if !unsaved {
+		return nil
+	}
+	err := m.write(ctx, rec)
+	if err != nil {
+		m.mu.Lock()
+		e.unsaved = true
+		m.mu.Unlock()
+	}
+	return err
 }
 
 // write stores a job, and the next number with it, so that no number is used
@@ -130,18 +143,10 @@ func (m *Manager) tidy(now time.Time) {
 	m.mu.Unlock()
 
 	for _, e := range unsaved {
-		m.mu.Lock()
-		rec := e.rec
-		m.mu.Unlock()
-		if err := m.write(context.Background(), rec); err != nil {
-			m.cfg.Log.Warn().Err(err).Uint64("job", rec.ID).Msg("job not stored")
+		if err := m.save(context.Background(), e); err != nil {
+			m.cfg.Log.Warn().Err(err).Msg("job not stored")
 			return
 		}
-		m.mu.Lock()
-		if (e.rec.Outcome != nil) == (rec.Outcome != nil) {
-			e.unsaved = false
-		}
-		m.mu.Unlock()
 	}
 	for part := range slices.Chunk(old, store.MaxChanges-1) {
 		next, err := m.nextChange()
