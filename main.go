@@ -72,8 +72,22 @@ Try it on this computer alone: "verdecmd demo" starts a whole cluster.`,
 	}
 	root.AddCommand(master.Commands(version, logger)...)
 	root.AddCommand(satellite.Commands(version, logger)...)
-	root.AddCommand(monitor.Command(), settings.Command(), demo.Command(version))
+	root.AddCommand(monitor.Command(), settings.Command(), demo.Command(guestDir()))
 	return root
+}
+
+// guestDir is where the demo's guest is: built beside this program, or installed.
+func guestDir() string {
+	dirs := []string{"/usr/lib/win4linpro/guest"}
+	if exe, err := os.Executable(); err == nil {
+		dirs = append([]string{filepath.Join(filepath.Dir(exe), "..", "build", "guest")}, dirs...)
+	}
+	for _, d := range dirs {
+		if _, err := os.Stat(filepath.Join(d, "desktop.conf")); err == nil {
+			return d
+		}
+	}
+	return ""
 }
 
 // logger writes JSON lines to standard error, or lines for people where that is

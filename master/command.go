@@ -117,14 +117,14 @@ func serve(ctx context.Context, path string, service bool, version string, newLo
 // open opens everything that the master needs from outside.
 func open(ctx context.Context, v *settings.Values, version string, log zerolog.Logger) (cfg Config, closeAll func(), err error) {
 	var closers []func()
-	closeAll = func() {
+	shut := func() {
 		for i := len(closers) - 1; i >= 0; i-- {
 			closers[i]()
 		}
 	}
 	defer func() {
 		if err != nil {
-			closeAll()
+			shut()
 		}
 	}()
 	lock, err := monitor.Lock(settings.LockFile(v))
@@ -192,7 +192,7 @@ func open(ctx context.Context, v *settings.Values, version string, log zerolog.L
 	if cfg.Limits.Lost == cluster.Lease {
 		cfg.LeaseSelf = v.Duration(settings.LeaseSelf)
 	}
-	return cfg, closeAll, nil
+	return cfg, shut, nil
 }
 
 func limits(v *settings.Values) cluster.Limits {
