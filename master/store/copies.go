@@ -1,0 +1,79 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// Copies makes hot copies of a store now and then and keeps the newest: the
+// way back from a damaged database.
+type Copies struct {
+	Store Store         // required
+	Dir   string        // required; made with mode 0700. Open takes it too
+	Every time.Duration // default an hour
+	Keep  int           // default 24
+	Log   zerolog.Logger
+}
+
+// copyName sorts by time.
+const copyName = "verdecmd-20060102T150405Z.db"
+
+// Run makes the first copy at once, before anything can go wrong with this
+// start, and works until ctx ends. A copy that fails is logged and tried again
+// at the next turn.
+func (c Copies) Run(ctx context.Context) error {
+	if c.Every <= 0 {
+		c.Every = time.Hour
+	}
+	if c.Keep <= 0 {
+		c.Keep = 24
+	}
+	log := c.Log.With().Str("part", "copies").Logger()
+	tick := time.NewTicker(c.Every)
+	defer tick.Stop()
+	for {
+		if err := c.once(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			log.Error().Err(err).Msg("the database could not be copied")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (c Copies) once(ctx context.Context, now time.Time) error {
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return fmt.Errorf("directory of the copies: %w", err)
+	}
+	// What a crash left half way. Nobody else writes here.
+	half, _ := filepath.Glob(filepath.Join(escape(c.Dir), "verdecmd-*.db"+newSuffix+"*"))
+	for _, f := range half {
+		os.Remove(f)
+	}
+	path := filepath.Join(c.Dir, now.UTC().Format(copyName))
+	if err := c.Store.Backup(ctx, path); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	// Old ones go only after a new one is there.
+	all, err := filepath.Glob(filepath.Join(escape(c.Dir), "verdecmd-*.db"))
+	if err != nil {
+		return err
+	}
+	slices.Sort(all)
+	for len(all) > c.Keep {
+		if err := os.Remove(all[0]); err != nil {
+			return err
+		}
+		all = all[1:]
+	}
+	return nil
+}
