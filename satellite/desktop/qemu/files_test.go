@@ -269,3 +269,12 @@ func TestLines(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+func listen(t testing.TB, path string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	must(t, err)
+	must(t, os.Chmod(path, 0o666))
+	l.(*net.UnixListener).SetUnlinkOnClose(true)
+	return l
+}

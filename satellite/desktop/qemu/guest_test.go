@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -151,14 +152,17 @@ func (s *site) driver() *Driver {
 	return d
 }
 
+var allSessions atomic.Int64
+
 // spec is a new session of the tiny guest; words go to its command line.
 func (s *site) spec(words string) desktop.Spec {
 	s.t.Helper()
 	s.sessions++
+	n := allSessions.Add(1)
 	img := guestImage(s.t)
 	img.Append += " " + words
 	return desktop.Spec{
-		Session: fmt.Sprintf("s%d", s.sessions), UUID: fmt.Sprintf("4fd7d6f1-c0de-4d0e-8000-%06x%06x", os.Getpid(), s.sessions),
+		Session: fmt.Sprintf("s%d", s.sessions), UUID: fmt.Sprintf("4fd7d6f1-c0de-4d0e-8000-%06x%06x", os.Getpid(), n),
 		User: s.user, Image: img, Dir: filepath.Join(s.snap(), fmt.Sprintf("s%d", s.sessions)),
 		MemoryMiB: img.MemoryMiB, CPUs: 1, Name: "alice", MAC: fmt.Sprintf("52:54:00:00:00:%02x", s.sessions),
 	}
