@@ -219,6 +219,7 @@ type Cluster struct {
 	reservations map[string]*Reservation
 	claims       map[string]*Claim // by user
 	condemned    map[string]uint64 // session ID -> server: to be ended when it shows up
+	pardoning    map[string]bool   // of them: proven to be gone, and decided to be forgotten
 	// over are the sessions, by ID, whose end is proven and whose records are
 	// being removed. They still take their places.
 	over      map[string]bool
@@ -236,7 +237,7 @@ func New(limits Limits, now time.Time) *Cluster {
 		servers: map[uint64]*Server{}, byUUID: map[string]*Server{},
 		sessions: map[string]*Session{}, byID: map[string]*Session{}, byUID: map[uint32]string{},
 		reservations: map[string]*Reservation{}, claims: map[string]*Claim{},
-		condemned: map[string]uint64{}, over: map[string]bool{}, strangers: map[at]*stranger{}, enrols: map[string]ServerRecord{},
+		condemned: map[string]uint64{}, pardoning: map[string]bool{}, over: map[string]bool{}, strangers: map[at]*stranger{}, enrols: map[string]ServerRecord{},
 		nextServer: 1, nextSession: 1,
 	}
 }

@@ -169,12 +169,6 @@ func (c *Cluster) list(now time.Time, s *Server, sessions []Reported, ended []En
 			delete(c.strangers, at{s.ID, x.ID})
 		}
 	}
-	for id, server := range c.condemned {
-		if server == s.ID && !here[id] && !slices.Contains(e.Pardon, id) {
-			e.Pardon = append(e.Pardon, id)
-		}
-	}
-	slices.Sort(e.Pardon)
 	c.refit(s)
 	c.judge(now, s, e)
 }
@@ -187,9 +181,6 @@ func (c *Cluster) ended(s *Server, ended []Ended, here map[string]bool, e *Effec
 		}
 		if own := s.sessions[x.ID]; own != nil {
 			c.end(own, x.How, x.Why, e)
-		}
-		if c.condemned[x.ID] == s.ID && !slices.Contains(e.Pardon, x.ID) {
-			e.Pardon = append(e.Pardon, x.ID)
 		}
 		delete(c.strangers, at{s.ID, x.ID})
 	}
@@ -212,7 +203,15 @@ const retold = 10 * time.Second
 // truth for what runs. It aborts condemned ones, and those whose users have a
 // session that surely runs. While that session is lost, or its record is being
 // removed, nothing is done: unknown is not gone, and the next report asks again.
+// Condemned sessions that it does not have are pardoned, once.
 func (c *Cluster) judge(now time.Time, s *Server, e *Effects) {
+	for id, server := range c.condemned {
+		if server == s.ID && c.strangers[at{server, id}] == nil && !c.pardoning[id] {
+			c.pardoning[id] = true
+			e.Pardon = append(e.Pardon, id)
+		}
+	}
+	slices.Sort(e.Pardon)
 	for _, x := range c.strangersOn(s.ID) {
 		n, ours := sessionNumber(x.ID)
 		_, condemned := c.condemned[x.ID]

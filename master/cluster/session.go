@@ -151,7 +151,10 @@ func (c *Cluster) Released(r Release) (abort bool) {
 func (c *Cluster) CondemnedRestored(session string, server uint64) { c.condemned[session] = server }
 
 // Pardoned forgets a condemned session that is proven to be gone.
-func (c *Cluster) Pardoned(session string) { delete(c.condemned, session) }
+func (c *Cluster) Pardoned(session string) {
+	delete(c.condemned, session)
+	delete(c.pardoning, session)
+}
 
 // Force decides to drop the record of a lost session: an administrator affirms
 // that it does not run any more.
