@@ -119,6 +119,7 @@ unknown), 130 ended by Ctrl-C.`,
 	f.BoolVar(&o.color, "color", false, "colour also where the output is no terminal")
 	f.BoolVar(&o.noColor, "no-color", false, "no colour")
 	f.BoolVarP(&o.version, "version", "V", false, "show the version")
+	cmd.SetVersionTemplate(fmt.Sprintf("verdecmon {{.Version}} (protocol %d)\n", protocolVersion))
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		fmt.Fprintf(cmd.ErrOrStderr(), "verdecmon: %v\nSee: verdecmon --help\n", err)
 		return &ExitError{exitUsage}

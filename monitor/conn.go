@@ -270,6 +270,7 @@ func (c *conn) flush() {
 	if len(rest) == 0 {
 		return
 	}
+	waiting := c.unread()
 	for len(rest) > 0 && c.dead == nil {
 		limit := c.s.cfg.WriteTimeout
 		c.nc.SetWriteDeadline(time.Now().Add(limit))
@@ -278,11 +279,24 @@ func (c *conn) flush() {
 		}
 		n, err := c.nc.Write(rest)
 		rest = rest[n:]
-		if err != nil && (n == 0 || !errors.Is(err, os.ErrDeadlineExceeded)) {
+		left := c.unread()
+		// The kernel lets us write only when the client has read most of what
+		// waits for it: one that reads slowly is not one that does not read.
+		reads := (n > 0 || left < waiting) && c.s.stopping.Err() == nil
+		if err != nil && (!reads || !errors.Is(err, os.ErrDeadlineExceeded)) {
 			c.dead = err
 		}
+		waiting = left
 	}
 	c.nc.SetWriteDeadline(time.Time{})
+}
+
+// unread is how much the kernel holds for the client.
+func (c *conn) unread() (n int) {
+	if c.raw != nil {
+		c.raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) })
+	}
+	return n
 }
 
 // writeNow writes what the kernel takes at once: no deadline has to be set for

@@ -224,9 +224,8 @@ func (f *fakeMaster) End(_ context.Context, user string, how How, limit time.Dur
 			code = 443
 		}
 	}
-	go func() {
-		start := time.Now()
-		time.Sleep(ended)
+	start := time.Now()
+	time.AfterFunc(ended, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if j.Finished() {
@@ -244,7 +243,7 @@ func (f *fakeMaster) End(_ context.Context, user string, how How, limit time.Dur
 		}
 		j.State, j.Code = "done", code
 		close(f.done[j.ID])
-	}()
+	})
 	return *j, false, nil
 }
 
