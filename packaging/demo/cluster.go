@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// run executes our own binary and returns its standard output. The error holds
-// the last line of standard error; exitCode finds the code in it.
+// run executes our own binary and returns its standard output. The error says
+// what standard error did; exitCode finds the code in it.
 func (d *demo) run(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, d.exe, args...)
 	var out, errs bytes.Buffer
@@ -133,7 +133,8 @@ func (d *demo) login(ctx context.Context, p plan, user string, n int) (where str
 			next = referral(out, p)
 		}
 		if next == 0 {
-			return "", fmt.Errorf("login of %s on %s: %w", user, p.Satellites[n-1].Name, err)
+			lines := strings.Split(err.Error(), "\n") // all but the last tell of the waiting
+			return "", fmt.Errorf("login of %s on %s: %s", user, p.Satellites[n-1].Name, lines[len(lines)-1])
 		}
 		n = next
 	}

@@ -17,11 +17,12 @@ import (
 )
 
 // firstUID is the publisher's; users follow. Nothing is added to the machine's
-// own accounts.
+// own accounts. Without root the numbers are just different from each other, as
+// a cluster wants them: satellites run all desktops as the caller then.
 const firstUID = 20000
 
-// owner is who files are given to: an account of the demo's where it runs as
-// root, else the caller.
+// owner is an account of the demo's. Files are given to it where the demo runs
+// as root; else they stay the caller's.
 type owner struct {
 	give     bool
 	uid, gid int
@@ -101,9 +102,6 @@ func (d *demo) accounts(users []string) (map[string]owner, error) {
 	for _, u := range slices.Concat([]string{publisher}, users) {
 		if _, ok := owners[u]; !ok {
 			o := owner{d.root, next, next}
-			if !d.root {
-				o = owner{false, d.uid, os.Getgid()}
-			}
 			next++
 			owners[u] = o
 			fmt.Fprintf(new, "%s:x:%d:%d::%s:/bin/sh\n", u, o.uid, o.gid, filepath.Join(d.home(), u))

@@ -243,13 +243,21 @@ func (d *demo) logins(ctx context.Context, p plan) error {
 		}()
 	}
 	var errs []error
-	for range pending {
-		r := <-results
-		if r.err != nil {
-			errs = append(errs, r.err)
-			continue
+	began := time.Now()
+	tick := time.NewTicker(speakEvery)
+	defer tick.Stop()
+	for pending > 0 {
+		select {
+		case <-tick.C:
+			d.say("still waiting for %s, %.0f s", count(pending, "desktop to start"), time.Since(began).Seconds())
+		case r := <-results:
+			pending--
+			if r.err != nil {
+				errs = append(errs, r.err)
+				continue
+			}
+			d.say("%s logged in on %s", r.user, r.where)
 		}
-		d.say("%s logged in on %s", r.user, r.where)
 	}
 	return errors.Join(errs...)
 }
