@@ -394,11 +394,11 @@ func (m *Manager) add(r Record) *entry {
 	return e
 }
 
-// records are all jobs. m.mu must be held.
-func (m *Manager) records() []Record {
-	rs := make([]Record, 0, len(m.jobs))
+// records are all jobs. m.mu must be held, also while they are looked at.
+func (m *Manager) records() []*Record {
+	rs := make([]*Record, 0, len(m.jobs))
 	for _, e := range m.jobs {
-		rs = append(rs, e.rec)
+		rs = append(rs, &e.rec)
 	}
 	return rs
 }

@@ -76,7 +76,7 @@ func failed(code int, text string) Outcome {
 // under finds the unfinished job that spec joins, and the one that excludes
 // it. Joining goes first: the same action on the same object is one job. Both
 // are 0 where there is none.
-func under(jobs []Record, spec Spec) (join, busy uint64) {
+func under(jobs []*Record, spec Spec) (join, busy uint64) {
 	for _, j := range jobs {
 		if j.Outcome != nil || j.Object != spec.Object {
 			continue
@@ -93,14 +93,14 @@ func under(jobs []Record, spec Spec) (join, busy uint64) {
 
 // expired names the finished jobs that are to be forgotten at now, lowest
 // first: older than KeepFor, and of the others the oldest beyond KeepMax.
-func expired(jobs []Record, now time.Time) []uint64 {
-	finished := make([]Record, 0, len(jobs))
+func expired(jobs []*Record, now time.Time) []uint64 {
+	finished := make([]*Record, 0, len(jobs))
 	for _, j := range jobs {
 		if j.Outcome != nil {
 			finished = append(finished, j)
 		}
 	}
-	slices.SortFunc(finished, func(a, b Record) int {
+	slices.SortFunc(finished, func(a, b *Record) int {
 		return cmp.Or(b.Finished.Compare(a.Finished), cmp.Compare(b.ID, a.ID))
 	})
 	var ids []uint64

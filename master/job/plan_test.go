@@ -16,7 +16,7 @@ var t0 = time.Date(2026, 11, 21, 20, 0, 0, 0, time.UTC)
 
 func TestUnder(t *testing.T) {
 	done := &Outcome{Code: 200}
-	jobs := []Record{
+	jobs := []*Record{
 		{ID: 7, Action: "logoffuser", Object: "bob"},
 		{ID: 5, Action: "migrate", Object: "bob"},
 		{ID: 3, Action: "logoffuser", Object: "alice", Outcome: done},
@@ -50,28 +50,28 @@ func TestUnder(t *testing.T) {
 }
 
 func TestExpired(t *testing.T) {
-	finished := func(id uint64, ago time.Duration) Record {
-		return Record{ID: id, Started: t0.Add(-ago - time.Hour), Finished: t0.Add(-ago), Outcome: &Outcome{Code: 200}}
+	finished := func(id uint64, ago time.Duration) *Record {
+		return &Record{ID: id, Started: t0.Add(-ago - time.Hour), Finished: t0.Add(-ago), Outcome: &Outcome{Code: 200}}
 	}
-	many := func(n int) (jobs []Record) {
+	many := func(n int) (jobs []*Record) {
 		for i := range n {
 			jobs = append(jobs, finished(uint64(i+1), time.Minute))
 		}
 		return jobs
 	}
 	tests := map[string]struct {
-		jobs []Record
+		jobs []*Record
 		want []uint64
 	}{
 		"none":                        {},
-		"a day old":                   {jobs: []Record{finished(1, KeepFor)}},
-		"older":                       {jobs: []Record{finished(1, KeepFor+1)}, want: []uint64{1}},
-		"running for days":            {jobs: []Record{{ID: 1, Started: t0.Add(-9 * KeepFor)}}},
+		"a day old":                   {jobs: []*Record{finished(1, KeepFor)}},
+		"older":                       {jobs: []*Record{finished(1, KeepFor+1)}, want: []uint64{1}},
+		"running for days":            {jobs: []*Record{{ID: 1, Started: t0.Add(-9 * KeepFor)}}},
 		"1000":                        {jobs: many(KeepMax)},
 		"1002: the oldest go":         {jobs: append(many(KeepMax), finished(2001, time.Hour), finished(2000, 2*time.Hour)), want: []uint64{2000, 2001}},
 		"same instant: by number":     {jobs: many(KeepMax + 2), want: []uint64{1, 2}},
-		"running ones do not count":   {jobs: append(many(KeepMax), Record{ID: 5000})},
-		"clock went back: kept first": {jobs: []Record{finished(1, -time.Hour)}},
+		"running ones do not count":   {jobs: append(many(KeepMax), &Record{ID: 5000})},
+		"clock went back: kept first": {jobs: []*Record{finished(1, -time.Hour)}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -266,7 +266,7 @@ func TestEnginesAgree(t *testing.T) {
 			}
 			return []byte(rapid.StringN(0, 300, -1).Draw(t, "value"))
 		})
-		for range rapid.IntRange(1, 25).Draw(rt, "commits") {
+		for range rapid.IntRange(1, 15).Draw(rt, "commits") {
 			var guards []Guard
 			if rapid.IntRange(0, 3).Draw(rt, "guarded") == 0 {
 				guards = append(guards, Guard{id.Draw(rt, "guard"), nil})

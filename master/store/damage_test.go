@@ -42,7 +42,7 @@ func TestDamage(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "verdecmd.db")
-	fill(t, path, 600)
+	fill(t, path, 500)
 	b := openTest(t, path)
 	for i := range 40 { // free pages, and pages that hold older records
 		if err := b.Commit(t.Context(), b.Epoch(), nil, []Change{{Key{"a", fmt.Sprintf("%08d", i*9)}, nil}, {Key{"b", fmt.Sprintf("%08d", i*9+1)}, []byte("new")}}); err != nil {
@@ -70,16 +70,16 @@ func TestDamage(t *testing.T) {
 		times  int
 		damage func(b []byte) []byte
 	}{
-		"byte":      {400, func(b []byte) []byte { b[r.IntN(len(b))] ^= byte(1 + r.IntN(255)); return b }},
-		"bit":       {200, func(b []byte) []byte { b[r.IntN(len(b))] ^= 1 << r.IntN(8); return b }},
-		"meta byte": {100, func(b []byte) []byte { b[r.IntN(2)*testPage+r.IntN(80)] ^= byte(1 + r.IntN(255)); return b }},
-		"page header": {200, func(b []byte) []byte {
+		"byte":      {200, func(b []byte) []byte { b[r.IntN(len(b))] ^= byte(1 + r.IntN(255)); return b }},
+		"bit":       {100, func(b []byte) []byte { b[r.IntN(len(b))] ^= 1 << r.IntN(8); return b }},
+		"meta byte": {60, func(b []byte) []byte { b[r.IntN(2)*testPage+r.IntN(80)] ^= byte(1 + r.IntN(255)); return b }},
+		"page header": {120, func(b []byte) []byte {
 			b[r.IntN(pages)*testPage+r.IntN(64)] ^= byte(1 + r.IntN(255))
 			return b
 		}},
 		"zero page": {pages, func(b []byte) []byte { clear(page(b, r.IntN(pages))); return b }},
 		"truncated": {40, func(b []byte) []byte { return b[:r.IntN(len(b))] }},
-		"two pages swapped": {100, func(b []byte) []byte {
+		"two pages swapped": {60, func(b []byte) []byte {
 			x, y := page(b, r.IntN(pages)), page(b, r.IntN(pages))
 			old := bytes.Clone(x)
 			copy(x, y)
