@@ -13,10 +13,12 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/grpclog"
 
 	"verdecmd/master"
 	"verdecmd/monitor"
 	"verdecmd/packaging/demo"
+	"verdecmd/proto/wire"
 	"verdecmd/satellite"
 	"verdecmd/settings"
 )
@@ -102,5 +104,7 @@ func logger(level string) zerolog.Logger {
 	if info, err := os.Stderr.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
 		log = log.Output(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: "15:04:05.000"})
 	}
-	return log.Level(l).With().Timestamp().Logger()
+	log = log.Level(l).With().Timestamp().Logger()
+	grpclog.SetLoggerV2(wire.GRPCLogger(log))
+	return log
 }

@@ -147,7 +147,8 @@ func open(ctx context.Context, v *settings.Values, version string, log zerolog.L
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return cfg, nil, fmt.Errorf("directory of the database: %w", err)
 	}
-	db, err := store.Open(filepath.Join(dir, "verdecmd.db"))
+	copies := filepath.Join(dir, "copies")
+	db, err := store.Open(filepath.Join(dir, "verdecmd.db"), copies)
 	if err != nil {
 		return cfg, nil, err
 	}
@@ -179,7 +180,7 @@ func open(ctx context.Context, v *settings.Values, version string, log zerolog.L
 	report := func(r wire.Report) { log.Warn().Interface("report", r).Msg("a connection was refused or failed") }
 	cfg = Config{
 		Monitor: admin, Link: wire.LimitListener(link, maxConnections, maxPerAddress), GRPC: wire.ServerOptions(creds, report),
-		Store: db, Epoch: db.Epoch(), Accounts: accounts{account.New(v.String(settings.PasswdFile))},
+		Store: db, Epoch: db.Epoch(), Copies: store.Copies{Store: db, Dir: copies, Log: part(log, "store")}, Accounts: accounts{account.New(v.String(settings.PasswdFile))},
 		Admin: monitor.Config{
 			Levels: monitor.Levels{Admins: v.Raw(settings.ConnAdmins), Operators: v.Raw(settings.ConnOperators),
 				Viewers: v.Raw(settings.ConnViewers), Default: v.String(settings.ConnLevel)},

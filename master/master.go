@@ -45,6 +45,7 @@ type Config struct {
 	GRPC     []grpc.ServerOption
 	Store    store.Store // required
 	Epoch    store.Epoch
+	Copies   store.Copies   // of the store, made beside the master; without Dir none
 	Accounts Accounts       // required
 	Admin    monitor.Config // without Table
 	Limits   cluster.Limits
@@ -121,6 +122,9 @@ func (m *Master) Run(ctx context.Context) error {
 	g.Go(func() error { return m.events.Run(ctx) })
 	g.Go(func() error { return m.jobs.Run(ctx) })
 	g.Go(func() error { return m.session.Run(ctx) })
+	if m.cfg.Copies.Dir != "" {
+		g.Go(func() error { return m.cfg.Copies.Run(ctx) })
+	}
 	g.Go(func() error { return monitor.Serve(ctx, m.cfg.Monitor, admin) })
 	g.Go(func() error { return server.Serve(m.cfg.Link) })
 	g.Go(func() error {

@@ -307,7 +307,7 @@ func version(c *Call, b Backend) (Reply, error) {
 		Code: 211,
 		Detail: []Pair{
 			{"product", "verdecmd"}, {"version", v}, {"protocol", protocolVersion},
-			{"go", runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH}, {"build", build}, {"license", "open source"},
+			{"go", runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH}, {"build", build}, {"license", "Apache-2.0"},
 		},
 		Text: "verdecmd " + v + ".",
 	}, nil

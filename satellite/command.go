@@ -101,7 +101,7 @@ func serve(ctx context.Context, path, version string, newLog func(string) zerolo
 
 // configure puts together what the satellite needs from settings and computer.
 func configure(ctx context.Context, v *settings.Values, dir, version string, log zerolog.Logger) (Config, error) {
-	creds, err := wire.Load(settings.PKI(v), wire.Satellite)
+	creds, err := wire.Load(pki(v), wire.Satellite)
 	if err != nil {
 		return Config{}, err
 	}
@@ -166,6 +166,21 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 			},
 		},
 	}, nil
+}
+
+// pki is where the satellite's credentials are. On a computer that is the
+// master too, they are where "verdecmd enrol" has put them under its host name.
+func pki(v *settings.Values) string {
+	dir := settings.PKI(v)
+	name, err := os.Hostname()
+	if err != nil {
+		return dir
+	}
+	both := filepath.Join(dir, "satellites", name)
+	if _, err := os.Stat(filepath.Join(both, wire.IdentityFile)); err != nil {
+		return dir
+	}
+	return both
 }
 
 // homeRoot is a directory on the file system where the homes are.

@@ -283,10 +283,7 @@ func (s *Server) Order(ctx context.Context, server uint64, o *pb.SessionOrder) e
 	}
 	select {
 	case r := <-result:
-		if r.Error != nil {
-			return &wire.Error{Kind: wire.Kind(r.Error.Kind), Text: r.Error.Text}
-		}
-		return nil
+		return wire.FromDetail(r.Error)
 	case <-l.done:
 		return ErrDown
 	case <-ctx.Done():
