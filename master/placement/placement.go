@@ -140,16 +140,16 @@ func (t *Table) Add(s Server) int {
 	return len(t.all) - 1
 }
 
-// Set replaces the server at index i. A server whose shares are no numbers, or
-// negative, is Unfit: it must not win every comparison.
+// Set replaces the server at index i. A server whose shares are no numbers,
+// negative or infinite, is Unfit: it must not win every comparison.
 func (t *Table) Set(i int, s Server) {
-	if s.Blocked == Eligible && !(s.CPU >= 0 && s.Share >= 0) {
+	if s.Blocked == Eligible && !(s.CPU >= 0 && s.Share >= 0 && s.CPU+s.Share <= math.MaxFloat64) {
 		s.Blocked = Unfit
 	}
 	memory := float64(max(s.Memory, 1))
 	r := rank{charged: float64(s.Charged) / memory, byte: 1 / memory, other: max(s.CPU, s.Share), id: s.ID}
 	if s.Blocked != Eligible {
-		r.charged, r.other = math.Inf(1), 0
+		r.charged, r.other = math.Inf(1), math.Inf(1)
 	}
 	t.all[i], t.rank[i] = s, r
 }
@@ -173,16 +173,20 @@ func (t *Table) Score(i int, need *Need) int64 {
 // Choose returns the index of the server that takes the session, or -1. It
 // allocates nothing.
 func (t *Table) Choose(now time.Duration, need *Need) int {
-	best, low, want := -1, math.Inf(1), want(need)
+	best, low, lowID, want := -1, math.Inf(1), uint64(0), want(need)
 	for i := range t.rank {
 		r := &t.rank[i]
+		// Few servers are better than the best so far, so most end here, by
+		// branches that a processor foresees; a maximum would be none.
+		if r.other > low || r.charged+want*r.byte > low {
+			continue
+		}
 		score := r.score(want)
-		// Few servers are better than the best so far, so most are never checked.
-		if score > low || (score == low && (best < 0 || r.id > t.rank[best].id)) {
+		if score == low && r.id >= lowID {
 			continue
 		}
 		if t.all[i].Check(now, need) == Eligible {
-			best, low = i, score
+			best, low, lowID = i, score, r.id
 		}
 	}
 	return best
