@@ -174,8 +174,9 @@ func (t *Table) Score(i int, need *Need) int64 {
 // allocates nothing.
 func (t *Table) Choose(now time.Duration, need *Need) int {
 	best, low, lowID, want := -1, math.Inf(1), uint64(0), want(need)
-	for i := range t.rank {
-		r := &t.rank[i]
+	ranks := t.rank // by itself, so that the loop need not look for it
+	for i := range ranks {
+		r := &ranks[i]
 		// Few servers are better than the best so far, so most end here, by
 		// branches that a processor foresees; a maximum would be none.
 		if r.other > low || r.charged+want*r.byte > low {
