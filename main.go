@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -30,33 +31,32 @@ func main() { os.Exit(run(os.Args)) }
 
 // run is the whole program; it returns the exit code.
 func run(args []string) int {
+	name := filepath.Base(args[0])
 	root := rootCommand()
-	words := args[1:]
-	// Called by another name, that name is the role.
-	switch name := filepath.Base(args[0]); name {
-	case "verdecmon":
-		words = append([]string{"monitor"}, words...)
-	case "win4":
-		words = append([]string{name}, words...)
+	// Called by the name of a role, that role is the whole program.
+	for _, c := range root.Commands() {
+		if c.Name() == name || c.Name() == "monitor" && name == "verdecmon" {
+			root.RemoveCommand(c)
+			c.Use = name + strings.TrimPrefix(c.Use, c.Name())
+			c.Version, c.SilenceUsage, c.SilenceErrors = version, true, true
+			root = c
+			break
+		}
 	}
-	root.SetArgs(words)
+	root.SetArgs(args[1:])
 	err := root.ExecuteContext(context.Background())
-	if err == nil {
-		return 0
+	// These two have said everything already.
+	if e, ok := errors.AsType[*monitor.ExitError](err); ok {
+		return e.ExitCode()
 	}
-	var code interface{ ExitCode() int }
-	quiet := false
-	exit := 1
-	if errors.As(err, &code) {
-		exit = code.ExitCode()
-		var silent interface{ Silent() bool }
-		quiet = errors.As(err, &silent) && silent.Silent()
+	if e, ok := errors.AsType[*satellite.ReferredError](err); ok {
+		return e.ExitCode()
 	}
-	var referred *satellite.ReferredError
-	if !quiet && !errors.As(err, &referred) {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(args[0]), err)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		return 1
 	}
-	return exit
+	return 0
 }
 
 func rootCommand() *cobra.Command {

@@ -75,7 +75,7 @@ func Command() *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
 		Use:   "monitor [COMMAND [ARG]...]",
-		Short: "administer the cluster: interactively, one command, or a batch",
+		Short: "Administer the cluster: interactively, one command, or a batch",
 		Long: `Administers the cluster through the socket of its master on this computer.
 
 Without COMMAND and with a terminal it is interactive: Tab completes, "help"

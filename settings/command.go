@@ -16,7 +16,7 @@ func Command() *cobra.Command {
 	var path string
 	root := &cobra.Command{
 		Use:   "settings",
-		Short: "show and change the settings of this computer",
+		Short: "Show and change the settings of this computer",
 		Long: `Show and change the settings of this computer, which are in a text file.
 
 The file has lines such as
