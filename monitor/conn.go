@@ -71,8 +71,6 @@ func newConn(s *server, nc net.Conn, caller Caller) *conn {
 
 // serve works the connection off and closes it.
 func (c *conn) serve() {
-	b := buffers.Get().(*[]byte)
-	c.out = (*b)[:0]
 	// Wake the reader, and give a blocked writer little time.
 	awake := context.AfterFunc(c.s.stopping, func() {
 		c.nc.SetReadDeadline(time.Unix(1, 0))
@@ -102,11 +100,7 @@ func (c *conn) serve() {
 	c.mu.Lock()
 	c.flush()
 	dead := c.dead
-	if cap(c.out) <= 4<<20 {
-		*b = c.out[:0]
-		buffers.Put(b)
-	}
-	c.out = nil
+	c.release()
 	c.mu.Unlock()
 	if dead != nil || err == nil && c.in.eof {
 		c.nc.Close()
@@ -169,6 +163,9 @@ func (c *conn) gotBytes() {
 func (c *conn) block() error {
 	c.mu.Lock()
 	c.flush()
+	if cap(c.out) > gather {
+		c.release() // a connection that is silent holds no large list
+	}
 	dead := c.dead
 	c.mu.Unlock()
 	if dead != nil {
@@ -224,6 +221,9 @@ func (c *conn) encode(f func(*Row)) {
 	if c.dead != nil {
 		return
 	}
+	if c.out == nil {
+		c.out = (*buffers.Get().(*[]byte))[:0]
+	}
 	r := Row{buf: c.out, format: c.style.format, human: c.s.cfg.Human, limit: stringLimit}
 	f(&r)
 	c.out = r.buf
@@ -253,6 +253,14 @@ func (c *conn) tell(code int, pairs []Pair, text string) {
 	defer c.mu.Unlock()
 	c.encode(func(r *Row) { r.end(code, pairs, text) })
 	c.flush()
+}
+
+// release gives the buffer back; c.mu is held and everything was written.
+func (c *conn) release() {
+	if b := c.out; b != nil && cap(b) <= 4<<20 {
+		buffers.Put(&b)
+	}
+	c.out = nil
 }
 
 // stopWrite is how long a client may take to read when the master stops.

@@ -26,6 +26,7 @@ type console struct {
 	table *Table // the declarations, for abbreviations and for completion without the master
 	rl    *readline.Instance
 	stop  chan struct{} // closed at the end
+	ended chan struct{} // closed when the process is told to end
 	typed []string      // lines of this session, for history
 	tab   tabState
 
@@ -47,7 +48,7 @@ type consoleState struct {
 }
 
 func newConsole(o *options, stdin *os.File, stdout io.Writer, cl *Client) *console {
-	c := &console{o: o, stdin: stdin, out: stdout, color: o.colored(stdout), table: NewTable(nil), stop: make(chan struct{})}
+	c := &console{o: o, stdin: stdin, out: stdout, color: o.colored(stdout), table: NewTable(nil), stop: make(chan struct{}), ended: make(chan struct{})}
 	c.state = consoleState{verbose: true, format: o.format}
 	if o.readOnly {
 		c.state.level = "viewer"
@@ -73,9 +74,17 @@ func (c *console) run() int {
 		fmt.Fprintf(os.Stderr, "verdecmon: terminal: %v\n", err)
 		return exitUsage
 	}
-	defer rl.Close()
+	defer func() {
+		select {
+		case <-c.ended: // Close would wait for a key
+			rl.Terminal.ExitRawMode()
+		default:
+			rl.Close()
+		}
+	}()
 	c.rl, c.out = rl, rl.Stdout()
 	defer close(c.stop)
+	go c.obey()
 	c.wire.start()
 	for i, line := range c.settings() {
 		reqs, err := c.wire.send(line)
@@ -93,6 +102,11 @@ func (c *console) run() int {
 	for {
 		rl.SetPrompt(c.prompt())
 		line, err := rl.Readline()
+		select {
+		case <-c.ended:
+			err = io.EOF
+		default:
+		}
 		switch {
 		case errors.Is(err, readline.ErrInterrupt):
 			continue
@@ -103,6 +117,20 @@ func (c *console) run() int {
 		if c.handle(line) {
 			return 0
 		}
+	}
+}
+
+// obey ends the monitor, with the terminal as it was, when the process is told
+// to end.
+func (c *console) obey() {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, unix.SIGTERM, unix.SIGHUP)
+	defer signal.Stop(told)
+	select {
+	case <-c.stop:
+	case <-told:
+		close(c.ended)
+		c.rl.Operation.Close()
 	}
 }
 
@@ -182,9 +210,6 @@ func (c *console) handle(line string) bool {
 		return false
 	}
 	c.remember(line)
-	if name == "!" {
-		return false
-	}
 	full, ok := c.expand(name)
 	if !ok {
 		return false
@@ -298,6 +323,9 @@ func (c *console) execute(line string) (quit bool) {
 		case <-late:
 			c.detach(w, reqs[0], job)
 			return false
+		case <-c.ended:
+			w.close()
+			return true
 		}
 	}
 }

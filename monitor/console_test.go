@@ -264,3 +264,14 @@ func TestConsoleReconnects(t *testing.T) {
 	}
 	second.stop()
 }
+
+// The terminal is left as it was when the monitor is killed in a friendly way.
+func TestConsoleIsToldToEnd(t *testing.T) {
+	ts := serve(t, newFake(), nil)
+	s := sit(t, ts.path, nil)
+	s.until(ready)
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	if got := s.exit(); got != 0 {
+		t.Errorf("exit code %d", got)
+	}
+}

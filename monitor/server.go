@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -73,9 +74,10 @@ type server struct {
 	// that a change that has begun is finished.
 	stopping, work context.Context
 
-	mu    sync.Mutex
-	conns int // guarded by mu: connections being served
-	wg    sync.WaitGroup
+	mu      sync.Mutex
+	conns   int // guarded by mu: connections being served
+	wg      sync.WaitGroup
+	refused atomic.Int64 // the second of the last refusal
 	// farewell bounds the connections that are refused and not yet closed.
 	farewell chan struct{}
 }
@@ -155,7 +157,9 @@ func (s *server) admit(nc net.Conn) {
 	}
 	s.mu.Unlock()
 	if full {
-		s.log.Warn().Int("uid", caller.UID).Int("pid", caller.PID).Int("limit", limit).Msg("connection refused: too many")
+		if again := s.refused.Swap(time.Now().Unix()); again != time.Now().Unix() { // one line a second in a flood
+			s.log.Warn().Int("uid", caller.UID).Int("pid", caller.PID).Int("limit", limit).Msg("connection refused: too many")
+		}
 		s.refuse(nc, "too-many")
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +18,10 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv("VERDECMON_TEST_MAIN") != "" {
 		os.Exit(mainForTest())
+	}
+	if path, n, ok := strings.Cut(os.Getenv("VERDECMON_TEST_PING"), " "); ok {
+		count, _ := strconv.Atoi(n)
+		os.Exit(pingForTest(path, count))
 	}
 	goleak.VerifyTestMain(m)
 }
