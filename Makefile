@@ -18,12 +18,12 @@ help: ## this list
 .PHONY: demo
 demo: ## a whole cluster with real desktops on this machine; ARGS="--detach --dir X" passes flags
 	@packaging/setup/setup --need demo
-	@$(MAKE) --no-print-directory build guest
+	@$(MAKE) --no-print-directory -j2 build guest
 	@bin/verdecmd demo --guest "$(VERDECMD_GUEST)" $(ARGS)
 
 .PHONY: build
 build: ## bin/verdecmd, one static program, and its other names
-	@echo "build: bin/verdecmd $(VERSION)"
+	@echo "build: bin/verdecmd $(VERSION) (the first time takes a minute or two)"
 	@CGO_ENABLED=0 go build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/verdecmd .
 	@ln -sf verdecmd bin/verdecmon
 	@ln -sf verdecmd bin/win4
@@ -35,7 +35,8 @@ guest: ## build/guest, the tiny guest that the demo and the tests start
 .PHONY: test
 test: ## everything that is checked, as continuous integration does
 	@packaging/setup/setup --need test
-	@$(MAKE) --no-print-directory build guest tools check
+	@$(MAKE) --no-print-directory -j2 build guest
+	@$(MAKE) --no-print-directory check
 	@cd packaging/tools && go test ./...
 	@$(TOOLS)/testrun -race -timeout 12m ./...
 
@@ -64,7 +65,7 @@ tools: # the programs that the other targets use
 .PHONY: bench
 bench: ## the benchmarks
 	@packaging/setup/setup --need demo
-	@$(MAKE) --no-print-directory build guest
+	@$(MAKE) --no-print-directory -j2 build guest
 	go test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: fuzz
