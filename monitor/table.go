@@ -54,7 +54,7 @@ const (
 	TypeTime        // seconds, or a number with s, m, h or d
 )
 
-// Candidate words for completion with what is said about them.
+// Choice is a word for completion with what is said about it.
 type Choice struct{ Word, Summary string }
 
 // Arg is one argument of a command.
