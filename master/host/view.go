@@ -54,8 +54,10 @@ func row(c *cluster.Cluster, s *cluster.Server, now time.Time) monitor.Server {
 		SnapDir: s.Facts.SnapDir, SnapFree: s.Load.SnapFree, SnapKind: s.Facts.SnapKind, HomeFree: s.Load.HomeFree,
 		Accelerator: s.Facts.Accelerator, Problems: slices.Clone(s.Facts.Problems),
 	}
-	if s.Mismatch != "" {
-		out.Problems = append(out.Problems, s.Mismatch)
+	for _, p := range []string{s.Mismatch, s.Suspect} {
+		if p != "" {
+			out.Problems = append(out.Problems, p)
+		}
 	}
 	if !s.Reported.IsZero() {
 		out.Age = now.Sub(s.Reported)

@@ -104,7 +104,7 @@ func edge(err error) error {
 	var refused *cluster.RefusedError
 	kind := wire.Internal
 	switch {
-	case errors.As(err, &lost) && lost.Waiting > 0:
+	case errors.As(err, &lost) && lost.Waiting > 0, errors.Is(err, cluster.ErrSettling):
 		kind = wire.NotReady
 	case errors.As(err, &lost):
 		kind = wire.LostSession

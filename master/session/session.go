@@ -241,6 +241,11 @@ func (m *Manager) abort(ctx context.Context, server uint64, id string) {
 // release removes the records of sessions that have ended.
 func (m *Manager) release(ctx context.Context, releases []cluster.Release) {
 	for _, r := range releases {
+		if r.Condemn && m.connected(r.Session.Server) { // what was affirmed is not so
+			m.cfg.Log.Warn().Str("user", r.Session.User).Str("session", r.Session.ID).Uint64("server", r.Session.Server).Str("how", r.How).
+				Msg("the server is back: its session is not released")
+			continue
+		}
 		changes := []store.Change{{Key: key(r.Session.User)}}
 		if r.Condemn {
 			b, err := json.Marshal(r.Session.Server)
@@ -257,6 +262,14 @@ func (m *Manager) release(ctx context.Context, releases []cluster.Release) {
 		}
 		m.released(ctx, r)
 	}
+}
+
+func (m *Manager) connected(server uint64) (up bool) {
+	m.cfg.State(func(c *cluster.Cluster) {
+		s := c.Server(server)
+		up = s != nil && s.Attachment != 0
+	})
+	return up
 }
 
 func (m *Manager) released(ctx context.Context, r cluster.Release) {
