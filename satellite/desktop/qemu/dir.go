@@ -181,11 +181,20 @@ func (d *sessionDir) unlink(name string) {
 // dial connects to a socket. peer is the process that listens there, as the
 // kernel knows it.
 func (d *sessionDir) dial(name string) (conn *net.UnixConn, peer int, err error) {
+	return d.dialWhile(name, func() bool { return false })
+}
+
+// dialWhile is dial that tries until it works or again returns false.
+func (d *sessionDir) dialWhile(name string, again func() bool) (conn *net.UnixConn, peer int, err error) {
 	err = d.do(func(fd int) error {
 		// Through the open directory the path is short and not to be replaced.
 		addr := &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("/proc/self/fd/%d/%s", fd, name)}
-		conn, err = net.DialUnix("unix", nil, addr)
-		return err
+		for {
+			var err error
+			if conn, err = net.DialUnix("unix", nil, addr); err == nil || !again() {
+				return err
+			}
+		}
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("%s: %w", filepath.Join(d.path, name), plain(err))

@@ -234,39 +234,48 @@ func (d *Driver) started(ctx context.Context, s desktop.Spec, dir *sessionDir, p
 		r.waitEnd(time.Second) // it is ending by itself and says why
 	}
 	_ = r.Kill()
-	r.waitEnd(5 * time.Second)
-	select {
-	case <-r.ended:
-		if text := words(r.stderr); text != "" {
-			err = startError(text, s.Dir)
-		}
-	default: // it cannot be killed; nothing more is to be done here
+	if !r.waitEnd(5 * time.Second) {
+		return nil, err // it cannot be killed; nothing more is to be done here
+	}
+	if text := words(r.stderr); text != "" {
+		err = startError(text, s.Dir)
 	}
 	return nil, err
 }
 
-func (r *running) waitEnd(limit time.Duration) {
+// waitEnd returns whether the end has come.
+func (r *running) waitEnd(limit time.Duration) bool {
 	select {
 	case <-r.ended:
+		return true
 	case <-time.After(limit):
+		return false
 	}
 }
 
 // firstAnswer connects to QMP as soon as there is something to connect to.
 func (r *running) firstAnswer(ctx context.Context) error {
-	for pause := 500 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
-		conn, peer, err := r.dir.dial(qmpSocket)
-		if err == nil {
-			return r.connect(ctx, conn, peer)
-		}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	conn, peer, err := r.dir.dialWhile(qmpSocket, func() bool {
 		select {
-		case <-time.After(pause):
-		case <-r.ended:
-			return fmt.Errorf("QEMU ended at once: %s", r.detail)
+		case <-tick.C:
+			return true
+		case <-r.ctx.Done(): // the process has ended
 		case <-ctx.Done():
-			return fmt.Errorf("QEMU did not answer: %w", ctx.Err())
 		}
+		return false
+	})
+	switch {
+	case err == nil:
+		return r.connect(ctx, conn, peer)
+	case ctx.Err() != nil:
+		return fmt.Errorf("QEMU did not answer: %w", ctx.Err())
 	}
+	if !r.waitEnd(time.Second) {
+		return err
+	}
+	return fmt.Errorf("QEMU ended at once: %s", r.detail)
 }
 
 // startError finds the known kinds in what QEMU said.
