@@ -114,7 +114,7 @@ func New(ctx context.Context, cfg Config) (*Master, error) {
 func (m *Master) Run(ctx context.Context) error {
 	admin := m.cfg.Admin
 	admin.Table = monitor.NewTable(backend{m})
-	server := grpc.NewServer(m.cfg.GRPC...)
+	server := grpc.NewServer(append(m.cfg.GRPC[:len(m.cfg.GRPC):len(m.cfg.GRPC)], grpc.WaitForHandlers(true))...)
 	pb.RegisterLinkServer(server, m.link)
 	m.event("master.started", fmt.Sprintf("The cluster master has started (epoch %d).", m.cfg.Epoch), monitor.Pair{Key: "epoch", Value: uint64(m.cfg.Epoch)})
 

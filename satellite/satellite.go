@@ -35,7 +35,10 @@ type Config struct {
 	Version  string
 	Instance string
 	Session  session.Config
-	Log      zerolog.Logger
+	// Jitter spreads new connections to the master: 0 to 1, a part of the
+	// longest delay. The default is random.
+	Jitter func() float64
+	Log    zerolog.Logger
 }
 
 // Satellite is the acting daemon. Use New, then Run.
@@ -56,7 +59,7 @@ func New(cfg Config) (*Satellite, error) {
 		return nil, fmt.Errorf("satellite: %w", err)
 	}
 	l := link.New(link.Config{Masters: cfg.Masters, Dial: cfg.Dial, Host: m, Facts: cfg.Facts, Address: cfg.Address,
-		Version: cfg.Version, Instance: cfg.Instance, Log: cfg.Log.With().Str("part", "link").Logger()})
+		Version: cfg.Version, Instance: cfg.Instance, Jitter: cfg.Jitter, Log: cfg.Log.With().Str("part", "link").Logger()})
 	m.Connect(l)
 	return &Satellite{cfg: cfg, session: m, link: l, local: &session.Local{Manager: m, Accounts: cfg.Accounts}}, nil
 }
@@ -79,6 +82,12 @@ func (s *Satellite) Run(ctx context.Context) error {
 		return fmt.Errorf("satellite: %w", err)
 	}
 	return nil
+}
+
+// Open logs in a user whose identity the caller has made sure of, as win4 does
+// on the local socket. progress is told what is being waited for.
+func (s *Satellite) Open(ctx context.Context, u desktop.User, client string, progress func(text string)) (session.Opened, error) {
+	return s.session.Open(ctx, u, client, progress)
 }
 
 // problems says in words what keeps this computer from running desktops.

@@ -116,6 +116,12 @@ func (s *Server) Attach(stream pb.Link_AttachServer) error {
 	if err != nil {
 		return wire.ToStatus(err)
 	}
+	if hello.EpochSeen > s.cfg.Epoch {
+		err := wire.Errorf(wire.OldEpoch, "this master has epoch %d, but %s has obeyed epoch %d: this master has been replaced, or its database is an old copy", s.cfg.Epoch, id.Name, hello.EpochSeen)
+		s.cfg.Log.Error().Str("satellite", id.Name).Uint64("epoch", s.cfg.Epoch).Uint64("seen", hello.EpochSeen).
+			Msg("a newer master has been seen, this one is left alone; stop one of them")
+		return wire.ToStatus(err)
+	}
 	ctx, end := context.WithCancel(stream.Context())
 	defer end()
 	l := &line{uuid: id.ID, out: make(chan *pb.Down, 64), done: ctx.Done(), end: end, waiting: map[uint64]chan *pb.Result{}}

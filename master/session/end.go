@@ -158,6 +158,11 @@ func (m *Manager) force(ctx context.Context, r reply) job.Outcome {
 		return r.failed(554, err.Error())
 	}
 	m.release(ctx, []cluster.Release{rel})
+	stored := false
+	m.cfg.State(func(c *cluster.Cluster) { stored = c.SessionByID(rel.Session.ID) == nil })
+	if !stored {
+		return r.failed(452, fmt.Sprintf("the release of session %s could not be stored; it is tried again", rel.Session.ID))
+	}
 	return r.done(rel.How, "")
 }
 

@@ -120,8 +120,8 @@ func edge(err error) error {
 		kind = wire.BadRequest
 	case errors.Is(err, cluster.ErrDuplicate):
 		kind = wire.InUse
-	case errors.Is(err, store.ErrNoSpace):
-		kind = wire.Unreachable
+	case errors.Is(err, cluster.ErrSettling), errors.Is(err, store.ErrNoSpace): // nothing has changed, it may work later
+		kind = wire.NotReady
 	}
 	return wire.Errorf(kind, "%v", err)
 }

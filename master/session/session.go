@@ -66,6 +66,10 @@ type Config struct {
 type Manager struct {
 	cfg Config
 
+	base   context.Context // of what goes on without a caller; ends with Run
+	stop   context.CancelFunc
+	aborts sync.WaitGroup
+
 	mu      sync.Mutex // guards what follows
 	undone  []cluster.Effects
 	waiting map[string][]chan Ended
@@ -86,7 +90,9 @@ const maxLast = 4096
 
 // New returns a Manager.
 func New(cfg Config) *Manager {
-	return &Manager{cfg: cfg, waiting: map[string][]chan Ended{}, last: map[string]string{}, needs: map[string]placement.Need{}}
+	m := &Manager{cfg: cfg, waiting: map[string][]chan Ended{}, last: map[string]string{}, needs: map[string]placement.Need{}}
+	m.base, m.stop = context.WithCancel(context.Background())
+	return m
 }
 
 // record is the durable form of a session.
@@ -144,7 +150,7 @@ func (m *Manager) Restore(ctx context.Context, now time.Time, c *cluster.Cluster
 }
 
 // Run tries again what could not be made durable, and ends what has lasted too
-// long. It returns when ctx has ended.
+// long. It returns when ctx and all that was started have ended.
 func (m *Manager) Run(ctx context.Context) error {
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
@@ -153,6 +159,10 @@ func (m *Manager) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			m.mu.Lock()
+			m.stop()
+			m.mu.Unlock()
+			m.aborts.Wait()
 			return nil
 		case now := <-tick.C:
 			m.expire(ctx, now)
@@ -214,15 +224,23 @@ func (m *Manager) Settle(ctx context.Context, server uint64, e cluster.Effects) 
 	}
 	for _, id := range e.Abort {
 		m.cfg.Log.Warn().Str("session", id).Uint64("server", server).Msg("a session that must not run any more is aborted")
-		go m.abort(ctx, server, id)
+		m.abort(server, id)
 	}
 }
 
 // abort orders the end of a session that must not be, a few times: the link may
 // just be opening. If all orders are lost, the session shows up again at the
-// next link and so does this.
-func (m *Manager) abort(ctx context.Context, server uint64, id string) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+// next link and so does this. It does not wait.
+func (m *Manager) abort(server uint64, id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.base.Err() == nil {
+		m.aborts.Go(func() { m.orderAbort(server, id) })
+	}
+}
+
+func (m *Manager) orderAbort(server uint64, id string) {
+	ctx, cancel := context.WithTimeout(m.base, 10*time.Second)
 	defer cancel()
 	for {
 		err := m.cfg.Orders.Order(ctx, server, Order{Session: id, How: monitor.Abort})
@@ -260,7 +278,7 @@ func (m *Manager) release(ctx context.Context, releases []cluster.Release) {
 			m.again(cluster.Effects{Release: []cluster.Release{r}}, err)
 			continue
 		}
-		m.released(ctx, r)
+		m.released(r)
 	}
 }
 
@@ -272,14 +290,14 @@ func (m *Manager) connected(server uint64) (up bool) {
 	return up
 }
 
-func (m *Manager) released(ctx context.Context, r cluster.Release) {
+func (m *Manager) released(r cluster.Release) {
 	abort, known := false, false
 	m.cfg.State(func(c *cluster.Cluster) {
 		known = c.SessionByID(r.Session.ID) != nil
 		abort = c.Released(r)
 	})
 	if abort {
-		go m.abort(ctx, r.Session.Server, r.Session.ID)
+		m.abort(r.Session.Server, r.Session.ID)
 	}
 	if !known {
 		return

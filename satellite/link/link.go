@@ -79,6 +79,9 @@ type Config struct {
 	// Instance is random and new at each start of the program.
 	Instance string
 	Log      zerolog.Logger
+	// Jitter is the part of the longest delay, 0 to 1, after which a new
+	// connection is made. The default is random.
+	Jitter func() float64
 }
 
 // Link keeps one connection to the master. Use New, then Run.
@@ -108,6 +111,9 @@ type conn struct {
 
 // New returns a Link that is down.
 func New(cfg Config) *Link {
+	if cfg.Jitter == nil {
+		cfg.Jitter = rand.Float64
+	}
 	return &Link{cfg: cfg, down: time.Now(), why: "not connected yet", changed: make(chan struct{}), told: 1}
 }
 
@@ -132,7 +138,7 @@ func (l *Link) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(time.Duration(rand.Float64() * float64(delay))):
+		case <-time.After(time.Duration(l.cfg.Jitter() * float64(delay))):
 		}
 		delay = min(maxDelay, time.Duration(float64(delay)*delayGrow))
 	}

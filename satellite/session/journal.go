@@ -115,7 +115,8 @@ func (j journal) setEpoch(n uint64) error {
 	return replace(filepath.Join(j.dir, "epoch"), strconv.AppendUint(nil, n, 10), true)
 }
 
-func (j journal) lease() (leaseRecord, error) {
+// lease reads the lease; booted is the time since the computer started.
+func (j journal) lease(booted time.Duration) (leaseRecord, error) {
 	var r leaseRecord
 	path := filepath.Join(j.dir, "lease")
 	b, err := os.ReadFile(path)
@@ -128,7 +129,7 @@ func (j journal) lease() (leaseRecord, error) {
 	if err != nil {
 		return r, fmt.Errorf("lease %s: %w", path, err)
 	}
-	if r.At > bootTime() {
+	if r.At > booted {
 		r.At = 0 // of an earlier start of the computer
 	}
 	return r, nil

@@ -56,7 +56,7 @@ func Listen(path string) (net.Listener, error) {
 // Serve answers until ctx ends.
 func (l *Local) Serve(ctx context.Context, on net.Listener, report wire.Reporter) error {
 	unary, stream := wire.Recover(report)
-	s := grpc.NewServer(grpc.Creds(peerCredentials{}), grpc.MaxConcurrentStreams(16), grpc.MaxRecvMsgSize(64<<10),
+	s := grpc.NewServer(grpc.WaitForHandlers(true), grpc.Creds(peerCredentials{}), grpc.MaxConcurrentStreams(16), grpc.MaxRecvMsgSize(64<<10),
 		grpc.ConnectionTimeout(wire.HandshakeTimeout), grpc.ChainUnaryInterceptor(unary), grpc.ChainStreamInterceptor(stream))
 	pb.RegisterLoginServer(s, l)
 	stop := context.AfterFunc(ctx, s.Stop)

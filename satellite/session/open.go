@@ -62,8 +62,8 @@ func (m *Manager) open(ctx context.Context, u desktop.User, client string, progr
 			return m.await(ctx, s, false, progress)
 		case err == nil:
 			return Opened{Referred: referred}, nil
-		case try < settleTries && (errors.Is(err, errSettling) || errors.Is(err, errOldLink) || wire.KindOf(err) == wire.StaleLink):
-			progress("the master is being told what runs here")
+		case try < settleTries && passing(err):
+			progress("the cluster master does not know everything yet")
 			select {
 			case <-time.After(settleWait):
 			case <-ctx.Done():
@@ -74,6 +74,27 @@ func (m *Manager) open(ctx context.Context, u desktop.User, client string, progr
 		}
 	}
 }
+
+// passing tells whether the same login may succeed in a moment: the master is
+// still learning what runs, or the link has changed or broken under the call.
+func passing(err error) bool {
+	if _, gone := errors.AsType[*noMasterError](err); gone {
+		return false
+	}
+	if errors.Is(err, errOldLink) {
+		return true
+	}
+	switch wire.KindOf(err) {
+	case wire.StaleLink, wire.NotReady, wire.Unreachable:
+		return true
+	}
+	return false
+}
+
+// noMasterError: there has been no link for so long that logins are refused.
+type noMasterError struct{ error }
+
+func (e *noMasterError) Unwrap() error { return e.error }
 
 // errSettling: the master counts on a session here that has just ended.
 var errSettling = wire.Errorf(wire.NotReady, "the master has not noted the end of the session before yet; log in again")
@@ -164,9 +185,10 @@ func (m *Manager) waitForMaster(ctx context.Context, progress func(string)) (alo
 		if m.cfg.Standalone {
 			return true, nil
 		}
-		return false, wire.Errorf(wire.Unreachable,
+		err = wire.Errorf(wire.Unreachable,
 			"the cluster master (%s) cannot be reached since %d s, so no new desktop is started here: another one of yours may run elsewhere. Running desktops go on. Last error: %s",
 			m.cfg.Masters, int(silent.Seconds()), why)
+		return false, &noMasterError{err}
 	}
 }
 
@@ -178,9 +200,11 @@ func (m *Manager) await(ctx context.Context, s *session, existing bool, progress
 	for {
 		changed := m.Changed()
 		row := s.shown.Load()
-		switch desktop.Phase(row.State) {
-		case desktop.PhaseStarting:
-		case desktop.PhaseFailed:
+		switch phase := desktop.Phase(row.State); {
+		case phase == desktop.PhaseStarting:
+		case phase == desktop.PhaseAborting, phase == desktop.PhaseStopping && !existing: // s.over tells how it ended
+			progress("the desktop is being ended")
+		case phase == desktop.PhaseFailed:
 			text := fmt.Sprintf("the desktop has failed: %s", row.Why)
 			if n := len(row.Serial); n > 0 {
 				text += fmt.Sprintf("; the guest's last line: %q", row.Serial[n-1])
@@ -191,7 +215,13 @@ func (m *Manager) await(ctx context.Context, s *session, existing bool, progress
 		}
 		select {
 		case <-s.over:
+			switch desktop.How(s.how.How) {
+			case desktop.HowAbort, desktop.HowShutdown, desktop.HowGuest:
+				return Opened{}, wire.Errorf(wire.NotReady, "the desktop was ended before it was ready; log in again")
+			}
 			return Opened{}, wire.Errorf(wire.Internal, "the desktop could not be started: %s", s.how.Why)
+		case <-m.ctx.Done():
+			return Opened{}, wire.Errorf(wire.Unreachable, "this satellite is being stopped; the desktop goes on, log in again in a moment")
 		case <-changed:
 		case <-tick.C:
 			progress(fmt.Sprintf("the desktop is starting (%d s)", int(time.Since(began).Seconds())))

@@ -53,6 +53,9 @@ type Config struct {
 	PingEvery   time.Duration // how often a hypervisor is asked for a sign of life
 	Sample      func() *pb.Load
 	Log         zerolog.Logger
+	// BootTime is the time since the computer started, suspended time
+	// included: a lease must not outlive a suspend. The default asks the kernel.
+	BootTime func() time.Duration
 }
 
 // Manager has the sessions of a satellite. Use New, Adopt, then Run.
@@ -106,6 +109,9 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.PingEvery <= 0 {
 		cfg.PingEvery = max(time.Second, cfg.Limits.HungAfter/3)
 	}
+	if cfg.BootTime == nil {
+		cfg.BootTime = bootTime
+	}
 	m := &Manager{cfg: cfg, journal: journal{dir: cfg.StateDir}, sessions: map[string]*session{}, logins: map[string]chan struct{}{}, changed: make(chan struct{}), version: 1}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	if err := m.journal.open(); err != nil {
@@ -137,7 +143,7 @@ func (m *Manager) Adopt(ctx context.Context) error {
 	if len(entries) > 0 {
 		m.cfg.Log.Info().Int("sessions", len(entries)).Msg("looking for the desktops of an earlier start")
 	}
-	lease, err := m.journal.lease()
+	lease, err := m.journal.lease(m.cfg.BootTime())
 	if err != nil {
 		return err
 	}
@@ -168,7 +174,7 @@ func (m *Manager) Run(ctx context.Context) error {
 // their users new ones soon.
 func (m *Manager) checkLease() {
 	m.mu.Lock()
-	over := m.self > 0 && bootTime()-m.leaseAt > m.self
+	over := m.self > 0 && m.cfg.BootTime()-m.leaseAt > m.self
 	var all []*session
 	for _, s := range m.sessions {
 		all = append(all, s)
@@ -187,7 +193,7 @@ func (m *Manager) checkLease() {
 
 // Lease implements link.Host.
 func (m *Manager) Lease(from time.Time, self time.Duration) {
-	at := bootTime() - time.Since(from)
+	at := m.cfg.BootTime() - time.Since(from)
 	m.mu.Lock()
 	was := m.self
 	m.leaseAt, m.self = at, self
@@ -334,8 +340,7 @@ func (m *Manager) dir(u desktop.User, id string) string {
 	return filepath.Join(u.Home, ".win4.snap", id)
 }
 
-// bootTime is the time since the computer started, suspended time included: a
-// lease must not outlive a suspend.
+// bootTime is the default of Config.BootTime.
 func bootTime() time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
