@@ -79,7 +79,9 @@ type Driver interface {
 	Start(ctx context.Context, s Spec) (Desktop, error)
 
 	// Adopt finds the running process of an earlier start: ErrGone where it
-	// is not there or is another one.
+	// is not there or is another one. A process that does not answer is
+	// adopted; Ping tells. With PID 0 it is searched by the UUID, for a
+	// satellite that died before it had recorded the process.
 	Adopt(ctx context.Context, s Spec, p Process) (Desktop, error)
 }
 
@@ -88,15 +90,17 @@ type Driver interface {
 type Desktop interface {
 	Process() Process
 
-	// Events gives what happens, in order. It is closed after the event
-	// Exited, which is always the last and always comes.
+	// Events gives what happens, in order, each kind at most once. It is
+	// closed after the event Exited, which is always the last and always comes.
+	// After an Adopt a guest that is up is told to be Ready again.
 	Events() <-chan Event
 
 	// PowerDown asks the guest to shut down: the guest agent, else the ACPI
 	// power button. It returns when the request is made.
 	PowerDown(ctx context.Context) error
 
-	// Quit tells the hypervisor to end at once.
+	// Quit tells the hypervisor to end at once. Like Kill it returns nil where
+	// the process is gone already.
 	Quit(ctx context.Context) error
 
 	// Kill ends the process group by SIGKILL.
@@ -119,7 +123,8 @@ type Desktop interface {
 	CPUTime() (time.Duration, error)
 
 	// Release lets go of the desktop without touching the process, so that
-	// a later Adopt finds it.
+	// a later Adopt finds it. It closes Events without Exited; what is called
+	// after it returns ErrGone. After the end it does nothing.
 	Release()
 }
 

@@ -157,11 +157,19 @@ func TestDesktop(t *testing.T) {
 	d.Release()
 	must(t, os.Rename(spec.Dir+"/qmp", spec.Dir+"/qmp.real"))
 	impostor := listen(t, spec.Dir+"/qmp")
-	if _, err := s.driver().Adopt(t.Context(), spec, desktop.Process{UUID: spec.UUID}); !errors.Is(err, desktop.ErrGone) {
-		t.Errorf("adopting an impostor: got %v, want ErrGone", err)
+	// Adopted without a pid, too: the satellite died before it was recorded.
+	d, err = s.driver().Adopt(t.Context(), spec, desktop.Process{UUID: spec.UUID})
+	must(t, err)
+	if got := d.Process(); got != p {
+		t.Errorf("adopted without a pid: got %+v, want %+v", got, p)
+	}
+	if err := d.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), "in place of QEMU") {
+		t.Errorf("ping of an impostor: got %v, want it found out", err)
 	}
 	impostor.Close()
 	must(t, os.Rename(spec.Dir+"/qmp.real", spec.Dir+"/qmp"))
+	must(t, d.Ping(t.Context())) // connected anew
+	d.Release()
 	d, err = s.driver().Adopt(t.Context(), spec, p)
 	must(t, err)
 	next(t, d, desktop.Ready)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -181,17 +182,30 @@ func (d *sessionDir) unlink(name string) {
 // dial connects to a socket. peer is the process that listens there, as the
 // kernel knows it.
 func (d *sessionDir) dial(name string) (conn *net.UnixConn, peer int, err error) {
-	return d.dialWhile(name, func() bool { return false })
+	return d.dialWhile(name, func(error) bool { return false })
+}
+
+// dialPatiently is dial where connections of others may wait for QEMU, which
+// takes one at a time.
+func (d *sessionDir) dialPatiently(name string, limit time.Duration) (conn *net.UnixConn, peer int, err error) {
+	end := time.Now().Add(limit)
+	return d.dialWhile(name, func(err error) bool {
+		if !errors.Is(err, unix.EAGAIN) || time.Now().After(end) {
+			return false
+		}
+		time.Sleep(5 * time.Millisecond)
+		return true
+	})
 }
 
 // dialWhile is dial that tries until it works or again returns false.
-func (d *sessionDir) dialWhile(name string, again func() bool) (conn *net.UnixConn, peer int, err error) {
+func (d *sessionDir) dialWhile(name string, again func(error) bool) (conn *net.UnixConn, peer int, err error) {
 	err = d.do(func(fd int) error {
 		// Through the open directory the path is short and not to be replaced.
 		addr := &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("/proc/self/fd/%d/%s", fd, name)}
 		for {
 			var err error
-			if conn, err = net.DialUnix("unix", nil, addr); err == nil || !again() {
+			if conn, err = net.DialUnix("unix", nil, addr); err == nil || !again(err) {
 				return err
 			}
 		}

@@ -218,3 +218,24 @@ func isDesktop(pid int, uuid string, user desktop.User) bool {
 	status, err := readProc(pid, "status")
 	return err == nil && bytes.Contains(status, fmt.Appendf(nil, "\nUid:\t%d\t%d\t", user.UID, user.UID))
 }
+
+// find is the pid of the process that was started for a session, 0 for none.
+// The UUID is to be seen by everybody once the process runs, so the oldest
+// process with it is the real one.
+func find(uuid string, user desktop.User) int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0
+	}
+	pid, oldest := 0, uint64(0)
+	for _, e := range entries {
+		n, err := strconv.Atoi(e.Name())
+		if err != nil || !isDesktop(n, uuid, user) {
+			continue
+		}
+		if st, err := readStat(n); err == nil && (pid == 0 || st.startTime < oldest) {
+			pid, oldest = n, st.startTime
+		}
+	}
+	return pid
+}

@@ -257,7 +257,7 @@ func (r *running) waitEnd(limit time.Duration) bool {
 func (r *running) firstAnswer(ctx context.Context) error {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	conn, peer, err := r.dir.dialWhile(qmpSocket, func() bool {
+	conn, peer, err := r.dir.dialWhile(qmpSocket, func(error) bool {
 		select {
 		case <-tick.C:
 			return true
@@ -332,33 +332,27 @@ func (d *Driver) Adopt(ctx context.Context, s desktop.Spec, p desktop.Process) (
 	if err != nil {
 		return nil, gone(err)
 	}
-	conn, peer, dialErr := dir.dial(qmpSocket)
-	known := p.PID > 0
-	if !known {
-		p = desktop.Process{PID: peer, UUID: s.UUID}
-	}
 	r := d.running(s, dir)
-	if err = r.identify(p); err == nil && !known && dialErr != nil {
-		err = dialErr
-	}
-	if err != nil {
+	fail := func(err error) (desktop.Desktop, error) {
 		if r.pidfd != nil {
 			r.pidfd.Close()
 		}
-		if conn != nil {
-			conn.Close()
-		}
 		dir.close()
 		return nil, gone(err)
+	}
+	if p.PID <= 0 {
+		p = desktop.Process{PID: find(s.UUID, s.User)}
+	}
+	if err := r.identify(p); err != nil {
+		return fail(err)
 	}
 	r.status <- "" // its parent learns how it ended, not we
 	r.watch()
 	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
 	defer cancel()
-	if dialErr == nil {
+	conn, peer, err := dir.dialPatiently(qmpSocket, time.Second)
+	if err == nil {
 		err = r.connect(ctx, conn, peer)
-	} else {
-		err = dialErr
 	}
 	var id struct {
 		UUID string `json:"UUID"`
@@ -367,11 +361,12 @@ func (d *Driver) Adopt(ctx context.Context, s desktop.Spec, p desktop.Process) (
 		err = r.call(ctx, "query-uuid", nil, &id)
 	}
 	switch {
-	case err == nil && id.UUID != s.UUID, err != nil && !known:
+	case err == nil && id.UUID != s.UUID:
 		r.Release()
-		return nil, gone(fmt.Errorf("process %d is not its QEMU (%v)", p.PID, err))
+		return nil, gone(fmt.Errorf("process %d answers with UUID %.40q", p.PID, id.UUID))
 	case err != nil:
-		// It is the right process but does not answer: hung, Ping will tell.
+		// It is the right process but does not answer. To call it gone would
+		// mean a second desktop beside it; Ping will tell that it hangs.
 		r.log.Warn().Err(err).Int("pid", p.PID).Msg("adopted a desktop that does not answer")
 	}
 	r.begin()
@@ -381,7 +376,7 @@ func (d *Driver) Adopt(ctx context.Context, s desktop.Spec, p desktop.Process) (
 // identify opens the process and makes sure that it is the one.
 func (r *running) identify(p desktop.Process) error {
 	if p.PID <= 0 {
-		return errors.New("no process is known and none listens")
+		return errors.New("no process with its UUID runs")
 	}
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if err != nil {
