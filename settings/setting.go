@@ -72,6 +72,7 @@ type Setting struct {
 	Scope    Scope
 	Restart  bool   // a change counts only after a restart of the programs in Scope
 	Text     string // one or two sentences for the manual and the sample file
+	Example  string // a value for the manual; empty: the default is one
 
 	// Check refuses a value that is right for the kind but not for this
 	// setting. The error completes "WIN4_X is "foo": ...". May be nil.
