@@ -195,5 +195,8 @@ func missing(path string, err error) error {
 		}
 		return fmt.Errorf("%w: %s does not exist; make it a link to a published desktop, for example: ln -s ~publisher/win4 %s", ErrNoImage, path, path)
 	}
-	return fmt.Errorf("%w: %s: %v", ErrNoImage, path, errors.Unwrap(err))
+	if cause := errors.Unwrap(err); cause != nil {
+		err = cause // without a second path
+	}
+	return fmt.Errorf("%w: %s: %v", ErrNoImage, path, err)
 }

@@ -196,7 +196,7 @@ func split(s string) []string {
 			out = append(out, "")
 			continue
 		}
-		out[len(out)-1] += string(s[i])
+		out[len(out)-1] += s[i : i+1]
 	}
 	return out
 }
