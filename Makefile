@@ -59,7 +59,7 @@ proto: tools ## proto/*.pb.go from proto/*.proto
 .PHONY: tools
 tools: # the programs that the other targets use
 	@mkdir -p $(TOOLS)
-	@cd packaging/tools && CGO_ENABLED=0 go build -o $(TOOLS)/ ./protogen ./testrun \
+	@cd packaging/tools && CGO_ENABLED=0 go build -o $(TOOLS)/ ./protogen ./testrun ./benchtable \
 		google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 
 .PHONY: bench

@@ -37,6 +37,7 @@ func TestScript(t *testing.T) {
 				return err
 			}
 			e.Defer(func() { os.RemoveAll(dir) })
+			e.Defer(func() { stopDemo(t, e.Getenv("PATH"), filepath.Join(dir, "d")) })
 			e.Setenv("D", dir)
 			e.Setenv("PORT", freePort(t))
 			return nil
@@ -61,6 +62,18 @@ func freePort(t *testing.T) string {
 	}
 	defer l.Close()
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+}
+
+// stopDemo ends what a script that failed has left running.
+func stopDemo(t *testing.T, path, dir string) {
+	if _, err := os.Stat(filepath.Join(dir, "demo.pid")); err != nil {
+		return
+	}
+	cmd := exec.Command("/bin/sh", "-c", "exec verdecmd demo --stop --dir "+dir)
+	cmd.Env = append(os.Environ(), "PATH="+path)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("verdecmd demo --stop: %v\n%s", err, out)
+	}
 }
 
 // ready SOCKET waits until somebody listens on a Unix socket.

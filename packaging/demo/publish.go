@@ -29,21 +29,27 @@ func (d *demo) publish(o owner) (version int, err error) {
 	if err := errors.Join(makeDir(home, 0o755), makeDir(versions, 0o755)); err != nil {
 		return 0, err
 	}
-	files, err := guestFiles(d.opt.guest)
-	if err != nil {
-		return 0, err
-	}
 	var now current
 	file := filepath.Join(versions, "current")
-	if text, err := os.ReadFile(file); err == nil {
+	text, err := os.ReadFile(file)
+	if err == nil {
 		if err := json.Unmarshal(text, &now); err != nil {
 			return 0, fmt.Errorf("%s: %w", file, err)
 		}
-		if same(d.opt.guest, filepath.Join(versions, strconv.Itoa(now.Version)), files) {
+		if d.opt.guest == "" { // an older start has published one
 			return now.Version, nil
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return 0, err
+	}
+	files, err := guestFiles(d.opt.guest)
+	if err != nil {
+		return 0, err
+	}
+	if now.Version > 0 {
+		if same(d.opt.guest, filepath.Join(versions, strconv.Itoa(now.Version)), files) {
+			return now.Version, nil
+		}
 	}
 	now = current{Version: now.Version + 1, Previous: now.Version, Generation: now.Generation + 1}
 
@@ -58,7 +64,7 @@ func (d *demo) publish(o owner) (version int, err error) {
 			return 0, err
 		}
 	}
-	text, err := json.Marshal(now)
+	text, err = json.Marshal(now)
 	if err != nil {
 		return 0, err
 	}

@@ -66,9 +66,17 @@ func (d *demo) up(ctx context.Context) (started bool, err error) {
 		return false, err
 	}
 	defer unlock()
-	old, _, err := loadPlan(d.layout)
+	old, again, err := loadPlan(d.layout)
 	if err != nil {
 		return false, err
+	}
+	if again { // a demo goes on as it was, unless a flag says otherwise
+		if !d.changed("satellites") {
+			d.opt.satellites = old.Run
+		}
+		if !d.changed("users") {
+			d.opt.users = old.Users
+		}
 	}
 	pid, err := holder(d.pidFile())
 	if err != nil {

@@ -22,6 +22,7 @@ import (
 const (
 	restartAfter = time.Second      // between the end of a part and its next start
 	endLimit     = 15 * time.Second // a part that was told to end is killed after it
+	afterLimit   = 5 * time.Second  // a part is started though what it should wait for is not there
 )
 
 // holder returns the process that holds the lock on a pid file, 0 for none. It
@@ -49,13 +50,19 @@ func holder(path string) (pid int, err error) {
 type part struct {
 	name string // master, satellite-1; also names its log
 	args []string
+	// after is a file that should be there before the first start; empty: none.
+	after string
 }
 
 // parts are the master and the satellites that run.
 func (l layout) parts(p plan) []part {
-	all := []part{{"master", []string{"master", "--settings", l.settings()}}}
+	all := []part{{name: "master", args: []string{"master", "--settings", l.settings()}}}
 	for n := 1; n <= p.Run; n++ {
-		all = append(all, part{fmt.Sprintf("satellite-%d", n), []string{"satellite", "--settings", filepath.Join(l.satellite(n), "settings.global")}})
+		s := part{name: fmt.Sprintf("satellite-%d", n), args: []string{"satellite", "--settings", filepath.Join(l.satellite(n), "settings.global")}}
+		if n > 1 { // so that sat1 becomes server 1: the one before has connected
+			s.after = filepath.Join(l.satellite(n-1), "state", "satellite", "epoch")
+		}
+		all = append(all, s)
 	}
 	return all
 }
@@ -139,6 +146,12 @@ func (s *supervisor) keep(ctx context.Context, p part) {
 	// thread must be this goroutine's alone, and so a part never outlives the
 	// supervisor.
 	runtime.LockOSThread()
+	for waited := time.Duration(0); p.after != "" && waited < afterLimit && ctx.Err() == nil; waited += lookEvery {
+		if _, err := os.Stat(p.after); err == nil {
+			break
+		}
+		time.Sleep(lookEvery)
+	}
 	for ctx.Err() == nil {
 		err := s.once(ctx, p)
 		if ctx.Err() != nil {
