@@ -90,9 +90,10 @@ unknown), 130 ended by Ctrl-C.`,
   verdecmon -f json users | jq -r .user
   verdecmon offlineserver 2 reason="memory exchange"
   verdecmon -e 'servers' -e 'users server=1'`,
-		Args:          cobra.ArbitraryArgs,
-		SilenceUsage:  true,
-		SilenceErrors: true,
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: o.completeArgs,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.version {
 				fmt.Fprintf(cmd.OutOrStdout(), "verdecmon %s (protocol %d)\n", cmp.Or(cmd.Version, cmd.Root().Version, "unknown"), protocolVersion)
@@ -119,6 +120,7 @@ unknown), 130 ended by Ctrl-C.`,
 	f.BoolVar(&o.color, "color", false, "colour also where the output is no terminal")
 	f.BoolVar(&o.noColor, "no-color", false, "no colour")
 	f.BoolVarP(&o.version, "version", "V", false, "show the version")
+	cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"text", "tsv", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.SetVersionTemplate(fmt.Sprintf("verdecmon {{.Version}} (protocol %d)\n", protocolVersion))
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		fmt.Fprintf(cmd.ErrOrStderr(), "verdecmon: %v\nSee: verdecmon --help\n", err)
