@@ -413,7 +413,7 @@ func (d *Driver) InUse(dir string, user desktop.User) bool {
 	defer sd.close()
 	conn, _, err := sd.dial(rescueQMP)
 	if err != nil {
-		return false
+		return errors.Is(err, unix.EAGAIN) // others wait there already
 	}
 	conn.Close()
 	return true
