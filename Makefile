@@ -56,6 +56,11 @@ check: tools ## format, vet, generated code, modules, shell scripts
 proto: tools ## proto/*.pb.go from proto/*.proto
 	@$(TOOLS)/protogen proto $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc
 
+.PHONY: man
+man: ## manual pages, completion and docs/protocol.md, from the tables of commands and settings
+	@go test -count=1 . -run '^TestGenerated$$' -update
+	@go test -count=1 ./monitor -run '^TestProtocol' -update
+
 .PHONY: tools
 tools: # the programs that the other targets use
 	@mkdir -p $(TOOLS)
@@ -63,10 +68,12 @@ tools: # the programs that the other targets use
 		google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 
 .PHONY: bench
-bench: ## the benchmarks
+bench: ## the benchmarks, and from them docs/performance.md
 	@packaging/setup/setup --need demo
-	@$(MAKE) --no-print-directory -j2 build guest
-	go test -run '^$$' -bench . -benchmem ./...
+	@$(MAKE) --no-print-directory build guest tools
+	@{ go test -run '^$$' -bench '^Benchmark(Choose|Floor|Ping|Servers10k)$$' -benchmem -count 5 ./master/placement ./monitor; \
+		go test -run '^$$' -bench '^BenchmarkStart$$' -benchtime 15x ./satellite/desktop/qemu; \
+		go test -run '^$$' -bench '^BenchmarkBoot$$' -benchtime 5x ./satellite/desktop/qemu; } | $(TOOLS)/benchtable docs/performance.md
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (10s)

@@ -109,7 +109,7 @@ unknown), 130 ended by Ctrl-C.`,
 	f.SetInterspersed(false) // what follows COMMAND belongs to it
 	f.StringVarP(&o.socket, "socket", "s", "", "`path` of the master's socket (default $VERDECMON_SOCKET, else "+SocketPath+" or what the settings say)")
 	f.StringVar(&o.settings, "settings", "", "settings `file` that names the socket")
-	f.StringVarP(&o.format, "format", "f", "", "`text|tsv|json` (default text on a terminal, else tsv)")
+	f.StringVarP(&o.format, "format", "f", "", "how rows are written: `text|tsv|json` (default text on a terminal, else tsv)")
 	f.StringArrayVarP(&o.lines, "execute", "e", nil, "execute this `line`, as typed; may be repeated")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "no rows, no messages, only the exit code")
 	f.BoolVarP(&o.readOnly, "read-only", "r", false, "give up the right to change anything")

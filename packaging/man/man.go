@@ -48,7 +48,36 @@ func Page(in []byte, parts map[string]string) ([]byte, error) {
 			return nil, fmt.Errorf("no line is @%s@", name)
 		}
 	}
-	return []byte(b.String()), nil
+	return []byte(fold(b.String())), nil
+}
+
+// width is how long lines of text may be.
+const width = 79
+
+// fold breaks long lines of text between words. Requests and what is literal
+// stay as they are.
+func fold(page string) string {
+	var b strings.Builder
+	exactly := false
+	for line := range strings.Lines(page) {
+		switch {
+		case strings.HasPrefix(line, ".Bd -literal"):
+			exactly = true
+		case strings.HasPrefix(line, ".Ed"):
+			exactly = false
+		case !exactly && !strings.HasPrefix(line, "."):
+			for len(line) > width+1 {
+				at := strings.LastIndex(line[:width+1], " ")
+				if at <= 0 || at+1 < len(line) && strings.ContainsAny(line[at+1:at+2], ".'") {
+					break
+				}
+				b.WriteString(line[:at] + "\n")
+				line = line[at+1:]
+			}
+		}
+		b.WriteString(line)
+	}
+	return b.String()
 }
 
 // List is a list of entries.
@@ -191,7 +220,14 @@ func options(flags *pflag.FlagSet) [][2]string {
 		if f.Shorthand != "" {
 			head = "-" + f.Shorthand + ", " + head
 		}
-		if value != "" {
+		switch {
+		case value == "int":
+			head += " N"
+		case value == "string" || value == "strings":
+			head += " " + strings.ToUpper(f.Name)
+		case strings.Contains(value, "|"): // words as they are typed
+			head += " " + value
+		case value != "":
 			head += " " + strings.ToUpper(value)
 		}
 		switch f.DefValue {
@@ -223,7 +259,7 @@ func paragraphs(text string) []string {
 	return out
 }
 
-var sentenceEnd = regexp.MustCompile(`([a-z0-9)"][.!?]) +([A-Z"])`)
+var sentenceEnd = regexp.MustCompile(`([A-Za-z0-9)"][.!?]) +([A-Z"])`)
 
 // prose is a paragraph, a line for each sentence. Lines that are indented stay
 // as they are.
@@ -253,6 +289,7 @@ func prose(p string) string {
 		}
 		if len(code) > 0 {
 			flush()
+			b.WriteString(".Pp\n")
 		}
 		words.WriteString(line + " ")
 	}
@@ -265,7 +302,7 @@ func literal(lines []string) string {
 	var b strings.Builder
 	b.WriteString(".Bd -literal -offset indent\n")
 	for _, l := range lines {
-		b.WriteString(exact(l) + "\n")
+		b.WriteString(exact(strings.TrimRight(l, " ")) + "\n")
 	}
 	b.WriteString(".Ed\n")
 	return b.String()
@@ -274,9 +311,14 @@ func literal(lines []string) string {
 // arg is a macro with one argument.
 func arg(macro, s string) string { return macro + " " + quoted(s) }
 
-// quoted is an argument of a macro that stays one and is no macro itself.
+// quoted is an argument of a macro that stays one and is no macro itself, nor
+// ends like a sentence.
 func quoted(s string) string {
-	return `"` + strings.ReplaceAll(`\&`+strings.TrimPrefix(exact(s), `\&`), `"`, `""`) + `"`
+	s = `\&` + strings.TrimPrefix(exact(s), `\&`)
+	if strings.HasSuffix(s, ".") {
+		s += `\&`
+	}
+	return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
 }
 
 // exact is escape for what is typed: a minus stays one.

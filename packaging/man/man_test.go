@@ -14,6 +14,7 @@ func TestPage(t *testing.T) {
 	}{
 		"a part":            {in: "a\n@X@\nb\n", parts: map[string]string{"X": "x\n"}, want: "a\nx\nb\n"},
 		"no part":           {in: "alice@example.com\n", want: "alice@example.com\n"},
+		"long lines":        {in: strings.Repeat("word ", 16) + "end\n.Bd -literal\n" + strings.Repeat("word ", 20) + "\n.Ed\n", want: strings.TrimRight(strings.Repeat("word ", 15)+"word", " ") + "\nend\n.Bd -literal\n" + strings.Repeat("word ", 20) + "\n.Ed\n"},
 		"a missing part":    {in: "@X@\n", fails: "@X@"},
 		"a part not wanted": {in: "a\n", parts: map[string]string{"X": "x\n"}, fails: "@X@"},
 	}
