@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"verdecmd/master/cluster"
+	"verdecmd/master/host"
 	"verdecmd/master/job"
 	"verdecmd/master/placement"
 	"verdecmd/master/store"
@@ -67,7 +68,29 @@ func (b backend) SetServer(ctx context.Context, id uint64, state, reason string)
 	return s, changed, left, nil
 }
 
+// notReady refuses what would be decided too early: after a start of the
+// master, a server has some time to come back.
+func (b backend) notReady(id uint64) error {
+	var wait time.Duration
+	b.m.with(func(c *cluster.Cluster) { wait = c.Awaited(time.Now(), id) })
+	if wait > 0 {
+		return host.NotReady(id, wait)
+	}
+	return nil
+}
+
+func (b backend) Forget(ctx context.Context, id uint64) error {
+	if err := b.m.host.Forget(ctx, id); err != nil {
+		return refusal(err)
+	}
+	b.m.scarce.forget(id)
+	return nil
+}
+
 func (b backend) Fence(ctx context.Context, id uint64) (int, error) {
+	if err := b.notReady(id); err != nil {
+		return 0, err
+	}
 	n, err := b.m.session.Fence(ctx, id)
 	return n, refusal(err)
 }
@@ -147,6 +170,15 @@ func (b backend) End(ctx context.Context, user string, how monitor.How, limit ti
 			return monitor.Job{}, false, noAccount(user)
 		}
 	}
+	var server uint64
+	b.m.with(func(c *cluster.Cluster) {
+		if x := c.Session(user); x != nil {
+			server = x.Server
+		}
+	})
+	if err := b.notReady(server); err != nil {
+		return monitor.Job{}, false, err
+	}
 	j, joined, err := b.m.session.End(ctx, user, how, limit, force, by)
 	return j, joined, refusal(err)
 }
@@ -196,6 +228,8 @@ func refusal(err error) error {
 		return told
 	case errors.As(err, &busy):
 		return monitor.Errorf(440, []monitor.Pair{{Key: "job", Value: busy.Job}}, "%v", err)
+	case errors.Is(err, job.ErrStopping):
+		return monitor.ErrStopping
 	case errors.Is(err, job.ErrUnknown):
 		return monitor.Errorf(550, []monitor.Pair{{Key: "kind", Value: "job"}}, "%v", err)
 	case errors.Is(err, job.ErrTooLate):

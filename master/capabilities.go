@@ -118,6 +118,12 @@ func (s *scarcity) set(server uint64, low bool) (now, changed bool) {
 	return low, changed
 }
 
+func (s *scarcity) forget(server uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.low, server)
+}
+
 func serverPairs(id uint64, name string) []monitor.Pair {
 	return []monitor.Pair{{Key: "server", Value: id}, {Key: "name", Value: name}}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 	"github.com/vishvananda/netlink"
+	"google.golang.org/grpc/grpclog"
 
 	"verdecmd/master/cluster"
 	"verdecmd/master/host"
@@ -66,7 +67,9 @@ func serve(ctx context.Context, path string, service bool, version string, newLo
 	if err != nil {
 		return err
 	}
-	log := newLog(v.String(settings.LogLevel))
+	level := NewLevel(v.String(settings.LogLevel))
+	log := newLog("debug").Hook(level)
+	grpclog.SetLoggerV2(wire.GRPCLogger(log)) // with the level
 	for _, w := range v.Warnings() {
 		log.Warn().Msg(w)
 	}
@@ -84,6 +87,7 @@ func serve(ctx context.Context, path string, service bool, version string, newLo
 		return err
 	}
 	defer closeAll()
+	cfg.Settings, cfg.Level = v, level
 	m, err := New(ctx, cfg)
 	if err != nil {
 		return err
@@ -103,7 +107,7 @@ func serve(ctx context.Context, path string, service bool, version string, newLo
 				if v, err := settings.Load(path); err != nil {
 					log.Error().Err(err).Msg("settings were not taken over")
 				} else {
-					m.SetLimits(limits(v))
+					m.Apply(v)
 					log.Info().Msg("settings read again")
 				}
 			}
@@ -182,10 +186,7 @@ func open(ctx context.Context, v *settings.Values, version string, log zerolog.L
 		Monitor: admin, Link: wire.LimitListener(link, maxConnections, maxPerAddress), GRPC: wire.ServerOptions(creds, report),
 		Store: db, Epoch: db.Epoch(), Copies: store.Copies{Store: db, Dir: copies, Log: part(log, "store")}, Accounts: accounts{account.New(v.String(settings.PasswdFile))},
 		Admin: monitor.Config{
-			Levels: monitor.Levels{Admins: v.Raw(settings.ConnAdmins), Operators: v.Raw(settings.ConnOperators),
-				Viewers: v.Raw(settings.ConnViewers), Default: v.String(settings.ConnLevel)},
-			Log: part(log, "admin"), MaxConns: v.Int(settings.ConnMax), Linger: v.Duration(settings.ConnLinger),
-			Idle: v.Duration(settings.ConnIdle), Version: version,
+			Tuning: tuning(v), Log: part(log, "admin"), Version: version,
 		},
 		Limits: limits(v), ShutdownWait: v.Duration(settings.ShutdownWait), LogoffWait: v.Duration(settings.LogoffWait),
 		Version: version, Host: name, Log: log,

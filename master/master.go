@@ -27,6 +27,7 @@ import (
 	"verdecmd/master/store"
 	"verdecmd/monitor"
 	pb "verdecmd/proto"
+	"verdecmd/settings"
 )
 
 // Accounts is what the master needs to know of the users' accounts.
@@ -53,8 +54,12 @@ type Config struct {
 	// lease; 0 under cluster.Hold.
 	LeaseSelf                time.Duration
 	ShutdownWait, LogoffWait time.Duration
-	Version, Host            string
-	Log                      zerolog.Logger
+	// Settings is the file as it was read, for the commands about it, and Level
+	// the level of Log. Both may be nil: then they cannot be changed.
+	Settings      *settings.Values
+	Level         *Level
+	Version, Host string
+	Log           zerolog.Logger
 }
 
 // Master is the deciding daemon. Use New, then Run.
@@ -71,6 +76,9 @@ type Master struct {
 	host    *host.Manager
 	link    *link.Server
 	scarce  scarcity
+	commits *counted
+	config  config
+	tuner   monitor.Tuner
 }
 
 // New reads the store and joins the parts. It starts nothing.
@@ -78,13 +86,16 @@ func New(ctx context.Context, cfg Config) (*Master, error) {
 	if cfg.Monitor == nil || cfg.Link == nil || cfg.Store == nil || cfg.Accounts == nil {
 		return nil, errors.New("master: Config needs Monitor, Link, Store and Accounts")
 	}
+	commits := &counted{Store: cfg.Store}
+	cfg.Store = commits
 	now := time.Now()
 	since, err := session.LeaseSince(ctx, cfg.Store, cfg.Epoch, cfg.Limits, cfg.LeaseSelf)
 	if err != nil {
 		return nil, fmt.Errorf("master: %w", err)
 	}
 	cfg.Limits.LeaseSince = since
-	m := &Master{cfg: cfg, started: now, cluster: cluster.New(cfg.Limits, now), scarce: scarcity{low: map[uint64]bool{}}}
+	m := &Master{cfg: cfg, started: now, cluster: cluster.New(cfg.Limits, now), scarce: scarcity{low: map[uint64]bool{}},
+		commits: commits, config: config{start: cfg.Settings, now: cfg.Settings, level: cfg.Level}}
 	if m.events, err = event.New(ctx, event.Config{Store: cfg.Store, Epoch: cfg.Epoch, Log: cfg.Log}); err != nil {
 		return nil, fmt.Errorf("master: %w", err)
 	}
@@ -98,6 +109,7 @@ func New(ctx context.Context, cfg Config) (*Master, error) {
 		Event: m.event, Log: part(cfg.Log, "session"), ShutdownWait: cfg.ShutdownWait, LogoffWait: cfg.LogoffWait})
 	m.host = host.New(host.Config{State: m.with, Store: cfg.Store, Epoch: cfg.Epoch, Event: m.event, Cancelled: m.session.Cancelled, Log: part(cfg.Log, "host")})
 	m.session.RegisterJobs()
+	m.jobs.Register(backupAction, func(r job.Record) job.Func { return m.copyTo(r.Object, true) })
 
 	last, err := m.host.Restore(ctx, now, m.cluster)
 	if err != nil {
@@ -113,7 +125,7 @@ func New(ctx context.Context, cfg Config) (*Master, error) {
 // goroutine it started has ended. It returns nil after a cancellation.
 func (m *Master) Run(ctx context.Context) error {
 	admin := m.cfg.Admin
-	admin.Table = monitor.NewTable(backend{m})
+	admin.Table, admin.Tuner = monitor.NewTable(backend{m}), &m.tuner
 	server := grpc.NewServer(append(m.cfg.GRPC[:len(m.cfg.GRPC):len(m.cfg.GRPC)], grpc.WaitForHandlers(true))...)
 	pb.RegisterLinkServer(server, m.link)
 	m.event("master.started", fmt.Sprintf("The cluster master has started (epoch %d).", m.cfg.Epoch), monitor.Pair{Key: "epoch", Value: uint64(m.cfg.Epoch)})
@@ -142,7 +154,6 @@ func (m *Master) Run(ctx context.Context) error {
 func (m *Master) SetLimits(l cluster.Limits) {
 	m.with(func(c *cluster.Cluster) { c.SetLimits(l) })
 	m.link.SetTimes(link.Times{Interval: l.Interval})
-	m.event("config.changed", "The settings were read again.")
 }
 
 // with runs f with the cluster under its lock.

@@ -22,6 +22,7 @@ type Backend interface {
 	ReservationAdmin
 	JobAdmin
 	EventSource
+	Operation
 }
 
 // General tells about the master itself.
@@ -107,6 +108,9 @@ type ServerAdmin interface {
 	// Fence releases the lost sessions of a server that the administrator
 	// affirms to be powered off.
 	Fence(ctx context.Context, id uint64) (released int, err error)
+	// Forget removes a server that is gone; an *Error with code 552 while it
+	// is connected or holds sessions. Its number is never given again.
+	Forget(ctx context.Context, id uint64) error
 	// Placement tells for each server whether the next login (of user, if
 	// not empty) would get it; first row first.
 	Placement(ctx context.Context, user string) ([]Candidate, error)

@@ -76,6 +76,7 @@ func builtinCommands(t *Table, b Backend) []Entry {
 			{Name: "switch", Values: onOff, Optional: true, Help: "begin or end to show events"},
 			{Name: "types", Kind: Option, Hint: "PATTERN,...", Optional: true, Complete: eventTypes, Help: "only these types; session.* is all about sessions"},
 			{Name: "since", Kind: Option, Hint: "SEQ", Optional: true, Help: "begin after the event of this number"},
+			{Name: "numbered", Kind: Flag, Help: "begin each line in text format with the number of the event"},
 		},
 		Summary: "show or set whether events are reported on this connection",
 		About:   []string{"Every list carries the seq of its instant, so that \"events on since=SEQ\" after it", "misses nothing."},
@@ -236,8 +237,8 @@ func eventsCommand(c *Call, b Backend) (Reply, error) {
 		c.conn.unsubscribe()
 		c.conn.events = s
 		c.conn.session = true
-	case c.Has("types") || c.Has("since"):
-		return Reply{}, c.conn.s.cfg.Table.byName["events"].misuse(`types and since go with "events on"`)
+	case c.Has("types") || c.Has("since") || c.Has("numbered"):
+		return Reply{}, c.conn.s.cfg.Table.byName["events"].misuse(`types, since and numbered go with "events on"`)
 	case c.Has("switch"):
 		c.conn.unsubscribe()
 	}
@@ -245,16 +246,19 @@ func eventsCommand(c *Call, b Backend) (Reply, error) {
 	if s == nil {
 		return Reply{Code: 212, Pairs: []Pair{{"events", "off"}}, Text: "Events are off."}, nil
 	}
-	types := strings.Join(s.types, ",")
-	return Reply{
-		Code:  212,
-		Pairs: []Pair{{"events", "on"}, {"types", types}, {"seq", b.Seq()}},
-		Text:  "Events are on: " + types + ".",
-	}, nil
+	types, seq := strings.Join(s.types, ","), b.Seq()
+	if s.start {
+		seq = s.since // the next line is the event after it
+	}
+	text := "Events are on: " + types + "."
+	if s.numbered {
+		text = number(seq, true) + text
+	}
+	return Reply{Code: 212, Pairs: []Pair{{"events", "on"}, {"types", types}, {"seq", seq}}, Text: text}, nil
 }
 
 func newSubscription(c *Call, b Backend) (*subscription, error) {
-	s := &subscription{types: []string{"*"}, since: b.Seq(), start: true}
+	s := &subscription{types: []string{"*"}, since: b.Seq(), start: true, numbered: c.Has("numbered")}
 	if c.Has("types") {
 		s.types = strings.Split(c.Args["types"], ",")
 		for _, p := range s.types {

@@ -32,7 +32,7 @@ func clusterCommands(b Backend) []Entry {
 		Run: func(_ context.Context, c *Call) (Reply, error) {
 			s, seq, ok := b.Server(c.ID("server"))
 			if !ok {
-				return Reply{}, noServer(c.Args["server"])
+				return Reply{}, noServer(c, b)
 			}
 			return showServer(&s, seq), nil
 		},
@@ -61,7 +61,7 @@ func clusterCommands(b Backend) []Entry {
 		See:     []string{"server", "abortuser"},
 		Run: func(ctx context.Context, c *Call) (Reply, error) {
 			if _, _, ok := b.Server(c.ID("server")); !ok {
-				return Reply{}, noServer(c.Args["server"])
+				return Reply{}, noServer(c, b)
 			}
 			n, err := b.Fence(ctx, c.ID("server"))
 			if err != nil {
@@ -69,6 +69,24 @@ func clusterCommands(b Backend) []Entry {
 			}
 			return Reply{Code: 200, Pairs: []Pair{{"released", n}},
 				Text: fmt.Sprintf("%s of server %s released.", count(n, "lost session"), c.Args["server"])}, nil
+		},
+	}, {
+		Name: "forgetserver", Group: servers, Level: Admin, Full: true, Args: []Arg{server},
+		Summary: "remove a server that is gone for ever",
+		About: []string{"Removes a server from the list. It must not be connected and no session may be on it:",
+			"see fenceserver. Its number is not given again. Its certificate stays valid: a machine",
+			"that connects with it later is registered anew, under a new number."},
+		Example: "forgetserver 3",
+		See:     []string{"servers", "fenceserver"},
+		Run: func(ctx context.Context, c *Call) (Reply, error) {
+			s, _, ok := b.Server(c.ID("server"))
+			if !ok {
+				return Reply{}, noServer(c, b)
+			}
+			if err := b.Forget(ctx, s.ID); err != nil {
+				return Reply{}, err
+			}
+			return Reply{Code: 200, Pairs: []Pair{{"server", s.ID}, {"name", s.Name}}, Text: fmt.Sprintf("Server %d (%s) is forgotten.", s.ID, s.Name)}, nil
 		},
 	}, {
 		Name: "placement", Group: servers,
@@ -105,12 +123,26 @@ func clusterCommands(b Backend) []Entry {
 	}}
 }
 
-func noServer(id string) *Error {
-	return &Error{
+// noServer is the refusal of an ID that no server has, with those that look
+// like it.
+func noServer(c *Call, b ServerAdmin) *Error {
+	id := c.Args["server"]
+	list, _ := b.Servers()
+	var near []string
+	for i := range list {
+		if n := strconv.FormatUint(list[i].ID, 10); distance(id, n, 2) < 2 && len(near) < 4 {
+			near = append(near, n)
+		}
+	}
+	err := &Error{
 		Code:  550,
 		Pairs: []Pair{{"kind", "server"}, {"id", id}, {"msg", "no server has this ID"}},
-		Text:  fmt.Sprintf(`No server has the ID %s. Type "servers" to see the known ones.`, id),
+		Text:  fmt.Sprintf(`No server has the ID %s. Type "servers" to see the known ones.`, cut(id, 24)),
 	}
+	if len(near) > 0 && len(near) < len(list) {
+		err.Text = fmt.Sprintf(`No server has the ID %s. Did you mean %s? Type "servers" to see them all.`, cut(id, 24), orList(near))
+	}
+	return err
 }
 
 func serverChoices(b ServerAdmin) []Choice {
@@ -270,7 +302,7 @@ func serverProse(s *Server, h Human) []string {
 func setServer(ctx context.Context, c *Call, b ServerAdmin, state string) (Reply, error) {
 	id := c.ID("server")
 	if _, _, ok := b.Server(id); !ok {
-		return Reply{}, noServer(c.Args["server"])
+		return Reply{}, noServer(c, b)
 	}
 	s, changed, left, err := b.SetServer(ctx, id, state, c.Args["reason"])
 	if err != nil {
@@ -308,6 +340,7 @@ func placement(ctx context.Context, c *Call, b Backend) (Reply, error) {
 		}
 		name = u.User
 	}
+	seq := b.Seq() // before the rows: an event may then be told again, never missed
 	list, err := b.Placement(ctx, name)
 	if err != nil {
 		return Reply{}, err
@@ -324,7 +357,7 @@ func placement(ctx context.Context, c *Call, b Backend) (Reply, error) {
 		}
 	}
 	return Reply{
-		Code: 210, Pairs: []Pair{{"count", len(list)}, {"seq", b.Seq()}}, Text: text,
+		Code: 210, Pairs: []Pair{{"count", len(list)}, {"seq", seq}}, Text: text,
 		List: &List{
 			Columns: []Column{{"server", "SERVER", Number}, {"", "NAME", Plain}, {"eligible", "ELIGIBLE", Plain}, {"score", "SCORE", Number}, {"reason", "REASON", Plain}},
 			Len:     len(list),

@@ -54,14 +54,15 @@ const gather = 64 << 10
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 4096); return &b }}
 
-var (
-	errStopping = errors.New("the master stops")
-	errQuiet    = errors.New("the time of the connection is over")
-)
+// ErrStopping is what a command returns that ends because the master stops: the
+// connection is told 421.
+var ErrStopping = errors.New("the master stops")
+
+var errQuiet = errors.New("the time of the connection is over")
 
 func newConn(s *server, nc net.Conn, caller Caller) *conn {
-	now := time.Now()
-	c := &conn{s: s, nc: nc, caller: caller, level: s.levels.level(caller), start: now, last: now, linger: s.cfg.Linger}
+	now, t := time.Now(), s.tuning()
+	c := &conn{s: s, nc: nc, caller: caller, level: t.levels.level(caller), start: now, last: now, linger: t.Linger}
 	c.in.nc, c.in.block, c.in.arrived, c.in.failed = nc, c.block, c.gotBytes, c.readError
 	if u, ok := nc.(*net.UnixConn); ok {
 		c.raw, _ = u.SyscallConn()
@@ -81,7 +82,7 @@ func (c *conn) serve() {
 	subscribed := c.events != nil
 	c.unsubscribe()
 	switch {
-	case errors.Is(err, errStopping):
+	case errors.Is(err, ErrStopping):
 		c.mu.Lock()
 		if subscribed {
 			c.encode(func(r *Row) { r.end(652, nil, "The cluster master is stopping.") })
@@ -114,7 +115,7 @@ func (c *conn) serve() {
 func (c *conn) loop() error {
 	for {
 		if c.s.stopping.Err() != nil {
-			return errStopping
+			return ErrStopping
 		}
 		line, ended, err := c.in.next()
 		switch {
@@ -173,11 +174,11 @@ func (c *conn) block() error {
 	}
 	c.waited = c.waited || c.answered
 	var deadline time.Time
-	switch cfg := &c.s.cfg; {
+	switch idle := c.s.tuning().Idle; {
 	case !c.began:
-		deadline = c.start.Add(cfg.FirstByte)
-	case c.session && cfg.Idle > 0:
-		deadline = c.last.Add(cfg.Idle)
+		deadline = c.start.Add(c.s.cfg.FirstByte)
+	case c.session && idle > 0:
+		deadline = c.last.Add(idle)
 	case !c.session && c.linger > 0:
 		deadline = c.last.Add(c.linger)
 	}
@@ -189,7 +190,7 @@ func (c *conn) block() error {
 	}
 	c.due = deadline
 	if c.s.stopping.Err() != nil {
-		return errStopping // its wake-up may have come before our deadline
+		return ErrStopping // its wake-up may have come before our deadline
 	}
 	return nil
 }
@@ -199,7 +200,7 @@ func (c *conn) block() error {
 func (c *conn) readError(err error) error {
 	switch {
 	case c.s.stopping.Err() != nil:
-		return errStopping
+		return ErrStopping
 	case !errors.Is(err, os.ErrDeadlineExceeded):
 		return err
 	case !c.due.IsZero() && !time.Now().Before(c.due):

@@ -42,7 +42,7 @@ func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{} }
 func bubble(t *testing.T, change func(*Config), test func(t *testing.T, dial func() *strict, stop func())) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-		cfg := Config{Table: NewTable(newFake()), Log: zerolog.Nop(), Linger: 2 * time.Second,
+		cfg := Config{Table: NewTable(newFake()), Log: zerolog.Nop(), Tuning: Tuning{Linger: 2 * time.Second},
 			Peer: func(net.Conn) (Caller, error) { return Caller{}, nil }}
 		if change != nil {
 			change(&cfg)

@@ -43,8 +43,7 @@ type consoleState struct {
 	level    string // "" not lowered
 	events   string // the words after "events on", without since; only if on
 	listens  bool
-	seq      string // of the last event that is known to have been shown
-	asking   bool   // a request for seq is under way
+	seq      uint64 // of the last event that was shown; 0: none
 }
 
 func newConsole(o *options, stdin *os.File, stdout io.Writer, cl *Client) *console {
@@ -183,10 +182,10 @@ func (c *console) settings() []string {
 	lines = append(lines, "hello")
 	if s.listens {
 		on := "events on" + s.events
-		if s.seq != "" {
-			on += " since=" + s.seq
+		if s.seq != 0 {
+			on += fmt.Sprintf(" since=%d", s.seq)
 		}
-		lines = append(lines, on)
+		lines = append(lines, on+" numbered")
 	}
 	return lines
 }
@@ -279,7 +278,11 @@ func (c *console) execute(line string) (quit bool) {
 	interrupt := make(chan os.Signal, 1)
 	signal.Notify(interrupt, os.Interrupt)
 	defer signal.Stop(interrupt)
-	reqs, err := w.send(line)
+	sent := line
+	if listens(line) {
+		sent += " numbered" // so that a break of the connection loses none
+	}
+	reqs, err := w.send(sent)
 	if err != nil {
 		c.complain("The master is away; the command was not sent.")
 		return false
@@ -309,10 +312,10 @@ func (c *console) execute(line string) (quit bool) {
 				continue
 			}
 			kept = append(kept[:0], l)
-			c.print(l, line)
 			if l.End() {
-				c.learn(line, l)
+				l.Data = c.learn(line, l)
 			}
+			c.print(l, line)
 			if l.Code == 221 {
 				w.close()
 				return true
@@ -378,11 +381,28 @@ func (c *console) secret(w *wire) bool {
 	return w.cl.Send(text) == nil
 }
 
-// learn follows the settings of the connection, to repeat them.
-func (c *console) learn(line string, end ReplyLine) {
+// listens tells whether a line switches events on.
+func listens(line string) bool {
+	words, err := splitWords(line)
+	if err != nil || len(words) < 2 || asciiLower(words[0].text) != "events" {
+		return false
+	}
+	on := false
+	for _, w := range words[1:] {
+		on = on || w.text == "on"
+		if w.text == "numbered" || w.text == "--" {
+			return false
+		}
+	}
+	return on
+}
+
+// learn follows the settings of the connection, to repeat them. It returns the
+// last line of the reply as it is to be shown.
+func (c *console) learn(line string, end ReplyLine) string {
 	words, err := splitWords(line)
 	if err != nil || len(words) < 2 || end.Code/100 != 2 {
-		return
+		return end.Data
 	}
 	value := words[1].text
 	c.mu.Lock()
@@ -404,7 +424,7 @@ func (c *console) learn(line string, end ReplyLine) {
 			s.level = ""
 		}
 	case "events":
-		s.listens, s.events, s.seq = false, "", ""
+		s.listens, s.events = false, ""
 		for _, w := range words[1:] {
 			if w.text == "on" {
 				s.listens = true
@@ -412,8 +432,11 @@ func (c *console) learn(line string, end ReplyLine) {
 				s.events = " " + Quote(w.text)
 			}
 		}
+		seq, shown := eventNumber(end)
 		if s.listens {
-			c.askSeq(c.wire)
+			s.seq = max(s.seq, seq) // an event may have come before this
 		}
+		return shown
 	}
+	return end.Data
 }

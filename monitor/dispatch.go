@@ -25,24 +25,40 @@ func (c *conn) execute(line string, ended bool) error {
 	if cmd == nil || !cmd.Rest {
 		var err *Error
 		if words, err = splitWords(line); err != nil {
+			c.s.stats.count(&c.s.stats.badLines)
 			c.answerError(err)
 			return nil
 		}
 		name = asciiLower(words[0].text) // it may be quoted
 		if cmd = c.s.cfg.Table.byName[name]; cmd == nil {
+			c.s.stats.count(&c.s.stats.badLines)
 			c.answerError(c.s.cfg.Table.unknown(name, c.level))
 			return nil
 		}
 	}
-	if !ended && cmd.Level > Viewer {
+	call := Call{Level: c.level, Caller: c.caller, conn: c}
+	refusal := c.permit(cmd, words, rest, &call)
+	needs := cmd.needed(call.Args)
+	if !ended && needs > Viewer {
 		// Its writer may have been cut off in the middle of a name.
 		c.answerError(refusef(503, "the line was not ended, and %s changes something: it was not executed", cmd.Name))
 		return nil
 	}
 	start := time.Now()
-	reply, err := c.run(cmd, words, rest)
-	if cmd.Level > Viewer || reply.Code == 530 {
-		c.audit(line, reply.Code, time.Since(start))
+	var reply Reply
+	var err error
+	if refusal != nil {
+		reply = refusal.reply()
+	} else {
+		reply, err = c.run(cmd, &call)
+	}
+	duration := time.Since(start)
+	c.s.stats.command(cmd.Name, reply.Code, duration)
+	if needs > Viewer || reply.Code == 530 {
+		if cmd.Hide != nil && cmd.Hide(call.Args) {
+			line = cmd.Name + " ***"
+		}
+		c.audit(line, reply.Code, duration)
 	}
 	if err != nil {
 		return err
@@ -51,27 +67,23 @@ func (c *conn) execute(line string, ended bool) error {
 }
 
 // run executes a command; whatever goes wrong becomes its reply. The error is
-// errStopping where the master stopped while the command waited.
-func (c *conn) run(cmd *Entry, words []word, rest string) (Reply, error) {
-	call := Call{Level: c.level, Caller: c.caller, conn: c}
-	if refusal := c.permit(cmd, words, rest, &call); refusal != nil {
-		return refusal.reply(), nil
-	}
-	reply, err := c.protected(cmd, &call)
+// ErrStopping where the master stopped while the command waited.
+func (c *conn) run(cmd *Entry, call *Call) (Reply, error) {
+	reply, err := c.protected(cmd, call)
 	if err == nil {
 		return reply, nil
 	}
 	var refusal *Error
 	switch {
-	case errors.Is(err, errStopping):
-		return Reply{Code: 421}, errStopping
+	case errors.Is(err, ErrStopping):
+		return Reply{Code: 421}, ErrStopping
 	case errors.As(err, &refusal):
 		return refusal.reply(), nil
 	}
 	return c.internal(cmd.Name, err, nil), nil
 }
 
-// permit checks the level and the arguments.
+// permit checks the level and the arguments, and binds these.
 func (c *conn) permit(cmd *Entry, words []word, rest string, call *Call) *Error {
 	if cmd.Level > c.level {
 		return denied(cmd.Level, c.level)
@@ -84,15 +96,24 @@ func (c *conn) permit(cmd *Entry, words []word, rest string, call *Call) *Error 
 	if err != nil {
 		return err
 	}
+	call.Args = args
+	if needs := cmd.needed(args); needs > c.level {
+		return denied(needs, c.level)
+	}
+	return nil
+}
+
+// needed is the level for the command with these arguments.
+func (cmd *Entry) needed(args map[string]string) Level {
+	needs := cmd.Level
 	for i := range cmd.Args {
-		if a := &cmd.Args[i]; a.Level > c.level {
+		if a := &cmd.Args[i]; a.Level > needs {
 			if _, ok := args[a.Name]; ok {
-				return denied(a.Level, c.level)
+				needs = a.Level
 			}
 		}
 	}
-	call.Args = args
-	return nil
+	return needs
 }
 
 func denied(needs, has Level) *Error {
@@ -142,6 +163,22 @@ func (c *conn) finish(cmd *Entry, reply *Reply, line string) (err error) {
 	return nil
 }
 
+// Secret asks the client for a line that is taken as it is, and that stands in
+// no log. The error ends the command: the line was too long, or there was none.
+func (c *Call) Secret(text string) (string, error) {
+	c.conn.answer(&Reply{Code: 331, Text: text})
+	line, ended, err := c.conn.in.next()
+	switch {
+	case errors.Is(err, errTooLong):
+		return "", refusef(504, "the secret is longer than %d bytes", maxLine)
+	case errors.Is(err, ErrStopping):
+		return "", ErrStopping
+	case err != nil || !ended:
+		return "", refusef(444, "no secret came, nothing is changed")
+	}
+	return string(line), nil
+}
+
 func (c *conn) answerError(err *Error) {
 	r := err.reply()
 	c.answer(&r)
@@ -188,7 +225,7 @@ func (c *Call) wait(ctx context.Context, b JobAdmin, j Job, limit time.Duration,
 		case err == nil && next.Finished():
 			return next, nil
 		case c.conn.s.stopping.Err() != nil:
-			return j, errStopping
+			return j, ErrStopping
 		case err != nil && !late:
 			return j, err
 		}

@@ -33,6 +33,8 @@ type Reply struct {
 	Detail []Pair // rows, one per property
 	// Prose gives the mid-lines in text where a table is not the right form.
 	Prose func(h Human) []string
+	// Document are mid-lines that are the same in all formats (code 216).
+	Document []string
 }
 
 // List is a table. Row is called once for each row, maybe twice, and gives the
@@ -99,6 +101,11 @@ const stringLimit = 4096
 func (r *Row) reply(p *Reply) {
 	code := p.Code
 	switch {
+	case p.Document != nil:
+		for _, line := range p.Document {
+			r.mark(code, '-')
+			r.buf = append(appendClean(r.buf, line, maxReply/4), '\n')
+		}
 	case p.Prose != nil && r.format == Text:
 		for _, line := range p.Prose(r.human) {
 			r.mark(code, '-')

@@ -24,7 +24,9 @@ type fakeMaster struct {
 	wait         chan struct{}
 	boot         time.Duration   // how long guests take to shut down; they ignore the request if negative
 	panics       map[string]bool // users whose lookup panics
-	slow         chan struct{}   // Servers waits for it, if not nil
+	slow         chan struct{}   // Servers and Accounts wait for it, if not nil
+	loglevel     string
+	settings     map[string]string
 }
 
 var fakeStart = time.Date(2026, 11, 21, 8, 15, 2, 0, time.UTC)
@@ -32,7 +34,7 @@ var fakeStart = time.Date(2026, 11, 21, 8, 15, 2, 0, time.UTC)
 func newFake() *fakeMaster {
 	f := &fakeMaster{
 		jobs: map[uint64]*Job{}, done: map[uint64]chan struct{}{}, nextJob: 18, keep: 4096,
-		wait: make(chan struct{}), panics: map[string]bool{}, boot: 20 * time.Millisecond,
+		wait: make(chan struct{}), panics: map[string]bool{}, boot: 20 * time.Millisecond, loglevel: "info",
 	}
 	f.servers = []Server{
 		{ID: 1, Name: "sat1.example.com", Address: "192.0.2.11", State: Online, Link: LinkUp, CPU: 12.4, MemTotal: 8589934592, MemFree: 6227702579,
@@ -103,6 +105,9 @@ func (f *fakeMaster) Overview() Overview {
 }
 
 func (f *fakeMaster) Accounts(prefix string, limit int) []string {
+	if f.slow != nil {
+		<-f.slow
+	}
 	var out []string
 	for _, n := range []string{"alice", "bob", "carol", "dave"} {
 		if strings.HasPrefix(n, prefix) && len(out) < limit {
@@ -306,4 +311,78 @@ func (f *fakeMaster) CancelJob(_ context.Context, id uint64) (Job, bool, error) 
 	j.Code, j.State, j.Text = 444, "cancelled", "Cancelled."
 	close(f.done[id])
 	return *j, true, nil
+}
+
+func (f *fakeMaster) Forget(_ context.Context, id uint64) error {
+	s, _, _ := f.Server(id)
+	if s.Link == LinkUp {
+		return Errorf(552, []Pair{{"server", id}, {"by", "link"}}, "server %d is connected", id)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.servers = slices.DeleteFunc(f.servers, func(s Server) bool { return s.ID == id })
+	f.emitLocked("server.forgotten", s.Name+" is forgotten", Pair{"server", id})
+	return nil
+}
+
+func (f *fakeMaster) Settings() ([]Setting, error) {
+	var out []Setting
+	for _, name := range []string{"VERDECMD_LOGOFF_WAIT", "VERDECMD_SECRET"} {
+		s, _ := f.Setting(name)
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+func (f *fakeMaster) Setting(name string) (Setting, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := Setting{Name: name, Default: "120", Value: "120", Source: "default", Kind: "a time", Scope: "master", Text: "How long. And more."}
+	if v, ok := f.settings[name]; ok {
+		s.Value, s.Source = v, "/etc/settings.global:1"
+	}
+	switch name {
+	case "VERDECMD_SECRET":
+		s.Secret, s.Value, s.Default = true, "***", ""
+	case "VERDECMD_LOGOFF_WAIT":
+	default:
+		return Setting{}, Errorf(550, []Pair{{"kind", "setting"}, {"id", name}}, "no such setting")
+	}
+	return s, nil
+}
+
+func (f *fakeMaster) SetSetting(_ context.Context, name, value string) (SettingChange, error) {
+	before, err := f.Setting(name)
+	if err != nil {
+		return SettingChange{}, err
+	}
+	f.mu.Lock()
+	if f.settings == nil {
+		f.settings = map[string]string{}
+	}
+	f.settings[name] = value
+	f.mu.Unlock()
+	s, err := f.Setting(name)
+	return SettingChange{Setting: s, Changed: before.Value != value}, err
+}
+
+func (f *fakeMaster) Metrics() []Metric {
+	return []Metric{Gauge("verdecmd_servers", "Servers.", 3)}
+}
+
+func (f *fakeMaster) Backup(_ context.Context, path string) (Job, bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.nextJob++
+	j := &Job{ID: f.nextJob, Action: "backup", Object: path, State: "done", Started: fakeStart, Code: 200, Pairs: []Pair{{"path", path}}, Text: "Done."}
+	f.jobs[j.ID], f.done[j.ID] = j, make(chan struct{})
+	close(f.done[j.ID])
+	return *j, false, nil
+}
+
+func (f *fakeMaster) LogLevel() string { return f.loglevel }
+
+func (f *fakeMaster) SetLogLevel(_ context.Context, level string) error {
+	f.loglevel = level
+	return nil
 }

@@ -28,11 +28,12 @@ func jobCommands(b Backend) []Entry {
 		Example: "job 19",
 		See:     []string{"jobs"},
 		Run: func(_ context.Context, c *Call) (Reply, error) {
+			seq := b.Seq()
 			j, ok := b.Job(c.ID("job"))
 			if !ok {
 				return Reply{}, noJob(c.Args["job"])
 			}
-			return showJob(j, b.Seq()), nil
+			return showJob(j, seq), nil
 		},
 	}, {
 		Name: "waitjob", Group: jobs,

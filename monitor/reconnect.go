@@ -1,7 +1,10 @@
 package monitor
 
 import (
+	"cmp"
+	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -12,7 +15,6 @@ func (c *console) lost(w *wire) {
 	current := c.wire == w
 	if current {
 		c.wire = nil
-		c.state.asking = false
 	}
 	c.mu.Unlock()
 	select {
@@ -58,7 +60,7 @@ func (c *console) adopt(cl *Client, tell bool) bool {
 	if err != nil {
 		return false
 	}
-	up := ""
+	up, lost := "", false
 	for i, r := range reqs {
 		reply, ok := r.last()
 		if !ok || reply[0].Code == 421 {
@@ -71,6 +73,29 @@ func (c *console) adopt(cl *Client, tell bool) bool {
 		if i == 0 {
 			up = field(reply[len(reply)-1].Data, "uptime")
 		}
+		if end := reply[len(reply)-1]; i > 0 && strings.HasPrefix(lines[i-1], "events ") {
+			lost = end.Code >= 400
+			if seq, _ := eventNumber(end); !lost {
+				c.mu.Lock()
+				c.state.seq = max(c.state.seq, seq)
+				c.mu.Unlock()
+			}
+		}
+	}
+	if lost { // the master is not the one that gave the number
+		c.mu.Lock()
+		c.state.seq = 0
+		line := "events on" + c.state.events + " numbered"
+		c.mu.Unlock()
+		if reqs, err := w.send(line); err == nil {
+			if reply, ok := reqs[0].last(); ok {
+				seq, _ := eventNumber(reply[len(reply)-1])
+				c.mu.Lock()
+				c.state.seq = seq
+				c.mu.Unlock()
+			}
+		}
+		fmt.Fprintln(c.out, "The master does not know the last event shown here any more: list anew.")
 	}
 	c.mu.Lock()
 	c.wire = w
@@ -100,61 +125,35 @@ func field(data, key string) string {
 	return ""
 }
 
-// event shows an event above the prompt.
+// event shows an event above the prompt and remembers its number: after a break
+// of the connection, events go on from there.
 func (c *console) event(l ReplyLine) {
-	fmt.Fprintln(c.out, l.Data)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.askSeq(c.wire)
-}
-
-// askSeq learns the number of the newest event, since their text does not tell
-// it: after a break, events go on from there. c.mu is held.
-func (c *console) askSeq(w *wire) {
-	if w == nil || c.state.asking || !c.state.listens {
-		return
-	}
-	c.state.asking = true
-	go func() {
-		reply := c.inTSV(w, "events")
-		seq := ""
-		if len(reply) > 0 {
-			seq = field(reply[len(reply)-1].Data, "seq")
-		}
+	seq, text := eventNumber(l)
+	fmt.Fprintln(c.out, text)
+	if seq != 0 {
 		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.state.asking = false
-		if seq != "" {
-			c.state.seq = seq
-		}
-	}()
+		c.state.seq = seq
+		c.mu.Unlock()
+	}
 }
 
-// inTSV asks something for the monitor itself, whatever the person's format.
-func (c *console) inTSV(w *wire, line string) []ReplyLine {
-	c.mu.Lock()
-	format := c.state.format
-	c.mu.Unlock()
-	lines, at := []string{line}, 0
-	if format != "tsv" {
-		lines, at = []string{"format tsv", line, "format " + format}, 1
-	}
-	reqs, err := w.send(lines...)
-	if err != nil {
-		return nil
-	}
-	var reply []ReplyLine
-	for i, r := range reqs {
-		got, ok := r.last()
-		if !ok {
-			for _, r := range reqs[i:] {
-				r.abandon()
-			}
-			return nil
+// eventNumber takes the number out of a line that has one: first in text, as
+// seq or to in the others, where it stays.
+func eventNumber(l ReplyLine) (seq uint64, text string) {
+	number := func(s string) uint64 { n, _ := strconv.ParseUint(s, 10, 64); return n }
+	switch {
+	case strings.HasPrefix(l.Data, "{"):
+		var v struct{ Seq, To uint64 }
+		if json.Unmarshal([]byte(l.Data), &v) != nil {
+			return 0, l.Data
 		}
-		if i == at {
-			reply = got
-		}
+		return max(v.Seq, v.To), l.Data
+	case keywords[l.Code] != "" && strings.HasPrefix(l.Data, keywords[l.Code]+" "):
+		return number(cmp.Or(field(l.Data, "seq"), field(l.Data, "to"))), l.Data
 	}
-	return reply
+	first, rest, ok := strings.Cut(l.Data, " ")
+	if ok && isDigits(first) {
+		return number(first), rest
+	}
+	return 0, l.Data
 }

@@ -14,14 +14,12 @@ import (
 
 // Config is what Serve needs.
 type Config struct {
-	Table  *Table // required
-	Levels Levels
-	Log    zerolog.Logger
+	Table *Table // required
+	Log   zerolog.Logger
 
-	MaxConns int           // VERDECMD_CONN_MAX; 0: 64. An eighth of them is kept for UID 0
-	Linger   time.Duration // VERDECMD_CONN_LINGER of short connections; 0: they are not closed
-	Idle     time.Duration // VERDECMD_CONN_IDLE of sessions; 0: no limit
-	Version  string        // for the command version; empty: what the master's Overview says
+	Tuning
+	Tuner   *Tuner // changes Tuning afterwards; may be nil
+	Version string // for the command version; empty: what the master's Overview says
 
 	// The limits that PROTOCOL fixes; 0 is its value. Tests set them.
 	FirstByte    time.Duration // 30 s: silence after connecting
@@ -39,9 +37,6 @@ type Config struct {
 func (cfg *Config) defaults() error {
 	if cfg.Table == nil || cfg.Table.backend == nil {
 		return errors.New("monitor: Serve needs a table with a backend")
-	}
-	if cfg.MaxConns <= 0 {
-		cfg.MaxConns = 64
 	}
 	if cfg.Peer == nil {
 		cfg.Peer = peer
@@ -66,9 +61,10 @@ func (cfg *Config) defaults() error {
 
 // server is one run of Serve.
 type server struct {
-	cfg    Config
-	levels levels
-	log    zerolog.Logger
+	cfg     Config
+	log     zerolog.Logger
+	tunings atomic.Pointer[tuned] // use tuning
+	stats   socketStats
 	// stopping ends when the master stops: it wakes connections and waiting
 	// commands. work is what commands run under; it ends StopGrace later, so
 	// that a change that has begun is finished.
@@ -98,13 +94,10 @@ func Serve(ctx context.Context, l net.Listener, cfg Config) error {
 		cfg: cfg, stopping: stopping, work: work, farewell: make(chan struct{}, 64),
 		log: cfg.Log.With().Str("part", "monitor").Logger(),
 	}
-	var err error
-	if s.levels, err = cfg.Levels.resolve(); err != nil {
-		s.log.Error().Err(err).Msg("levels of the admin socket are wrong: everybody but root may only look")
-	}
+	s.tunings.Store(s.resolve(cfg.Tuning))
 	unlisten := context.AfterFunc(ctx, func() { l.Close() })
 	defer unlisten()
-	err = s.accept(l)
+	err := s.accept(l)
 	stop() // also where the listener has failed
 	grace := time.AfterFunc(cfg.StopGrace, abandon)
 	defer grace.Stop()
@@ -146,9 +139,9 @@ func (s *server) admit(nc net.Conn) {
 		s.refuse(nc, "credentials")
 		return
 	}
-	limit := s.cfg.MaxConns
+	limit := s.tuning().MaxConns
 	if caller.UID != 0 {
-		limit -= s.cfg.MaxConns / 8
+		limit -= min(limit/8, 8) // PROTOCOL 7.6
 	}
 	s.mu.Lock()
 	full := s.conns >= limit
@@ -157,12 +150,14 @@ func (s *server) admit(nc net.Conn) {
 	}
 	s.mu.Unlock()
 	if full {
+		s.stats.count(&s.stats.refused)
 		if again := s.refused.Swap(time.Now().Unix()); again != time.Now().Unix() { // one line a second in a flood
 			s.log.Warn().Int("uid", caller.UID).Int("pid", caller.PID).Int("limit", limit).Msg("connection refused: too many")
 		}
 		s.refuse(nc, "too-many")
 		return
 	}
+	s.stats.count(&s.stats.connections)
 	s.wg.Go(func() {
 		defer func() {
 			s.mu.Lock()

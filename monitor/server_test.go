@@ -93,6 +93,8 @@ var everyCommand = []string{
 	"placement nobody", "reservations", "cancelreservation r1", "cancelreservation r1", "reservations", "users", "users server=1 state=running image=win4",
 	"user alice", "user 1001", "user dave", "user 4711", "user name=1001", "shutdownuser bob timeout=5", "shutdownuser dave", "logoffuser carol nowait",
 	"abortuser alice force", "jobs", "jobs all", "job 19", "job 999", "waitjob 19", "waitjob 999", "canceljob 19", "canceljob 999",
+	"forgetserver 1", "forgetserver 3", "forgetserver 3", "settings", "setting VERDECMD_LOGOFF_WAIT", "setting VERDECMD_LOGOFF_WAIT 5", "setting NOTHING",
+	"setting VERDECMD_LOGOFF_WAIT \"\"", "metrics", "backup /x/y", "backup /x/z nowait", "loglevel", "loglevel debug", "loglevel loud",
 	"drainserver 1", "images", "nonsense", "srevers", "@x", "{}", "*3", "shutdownuser bob timeout=0", "shutdownuser bob timeout=1 timeout=2", "users",
 }
 

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // sessionCommands are those about users and their sessions.
@@ -81,22 +83,56 @@ func sessionCommands(b Backend) []Entry {
 
 // findUser finds the user that the argument means: digits are a UID unless
 // they were given as name=.
-func findUser(ctx context.Context, c *Call, b SessionAdmin) (UserDetail, uint64, error) {
+func findUser(ctx context.Context, c *Call, b Backend) (UserDetail, uint64, error) {
 	name := c.Args["user"]
 	u, seq, err := b.User(ctx, name, isDigits(name) && !c.Has(byName))
 	var refusal *Error
 	if errors.As(err, &refusal) && refusal.Code == 550 {
-		text := fmt.Sprintf("No account is named %q.", name)
+		text, near := fmt.Sprintf("No account is named %q.", cut(name, 64)), ""
 		if isDigits(name) && !c.Has(byName) {
-			text = fmt.Sprintf("No account has the UID %s.", name)
+			text = fmt.Sprintf("No account has the UID %s.", cut(name, 24))
+		} else if names := nearUsers(b, name); len(names) > 0 {
+			near = " Did you mean " + orList(names) + "?"
 		}
 		err = &Error{
 			Code:  550,
 			Pairs: []Pair{{"kind", "user"}, {"id", name}, {"msg", "no such account"}},
-			Text:  text + ` Type "users" to see who is logged in.`,
+			Text:  text + near + ` Type "users" to see who is logged in.`,
 		}
 	}
 	return u, seq, err
+}
+
+// nearUsers are at most four login names that look like name, the nearest
+// first: of those who are logged in, and of the accounts with the same
+// beginning.
+func nearUsers(b Backend, name string) []string {
+	if len(name) > 64 {
+		return nil
+	}
+	type hit struct {
+		name string
+		d    int
+	}
+	var hits []hit
+	known := map[string]bool{}
+	for _, c := range userChoices(b, firstLetter(name)) {
+		if d := distance(name, c.Word, 3); d <= 2 && d < len(name) && !known[c.Word] {
+			known[c.Word] = true
+			hits = append(hits, hit{c.Word, d})
+		}
+	}
+	slices.SortStableFunc(hits, func(a, b hit) int { return cmp.Compare(a.d, b.d) })
+	var out []string
+	for _, h := range hits[:min(len(hits), 4)] {
+		out = append(out, h.name)
+	}
+	return out
+}
+
+func firstLetter(s string) string {
+	_, n := utf8.DecodeRuneInString(s)
+	return s[:n]
 }
 
 func sessionChoices(b SessionAdmin) []Choice {
@@ -256,12 +292,7 @@ func endSession(ctx context.Context, c *Call, b Backend, how How) (Reply, error)
 		return none, nil
 	}
 	if c.Has("nowait") {
-		pairs := []Pair{{"user", u.User}, {"job", j.ID}}
-		text := fmt.Sprintf(`Job %d works on it; see "job %d".`, j.ID, j.ID)
-		if joined {
-			pairs = append(pairs, Pair{"joined", true})
-		}
-		return Reply{Code: 202, Pairs: pairs, Text: text}, nil
+		return accepted(j, joined, Pair{"user", u.User}), nil
 	}
 	j, err = c.wait(ctx, b, j, 0, startedText(u, how, j))
 	if err != nil {

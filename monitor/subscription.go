@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -13,11 +14,12 @@ const maxWaiting = 1024
 // subscription is one `events on`. Its goroutine pulls events from the source
 // and writes them between replies.
 type subscription struct {
-	types []string // patterns
-	since uint64
-	start bool // the goroutine is to be started once the reply is written
-	stop  context.CancelFunc
-	done  chan struct{} // closed by the goroutine; nil before its start
+	types    []string // patterns
+	since    uint64
+	numbered bool // text lines begin with the number
+	start    bool // the goroutine is to be started once the reply is written
+	stop     context.CancelFunc
+	done     chan struct{} // closed by the goroutine; nil before its start
 }
 
 // matches tells whether the subscription wants events of a type.
@@ -95,10 +97,10 @@ func (c *conn) pump(ctx context.Context, s *subscription) {
 		c.mu.Lock()
 		if ctx.Err() == nil {
 			if lost[1] != 0 {
-				c.encode(func(r *Row) { r.lost(lost[0], lost[1]) })
+				c.encode(func(r *Row) { r.lost(lost[0], lost[1], s.numbered) })
 			}
 			for i := range wanted {
-				c.encode(func(r *Row) { r.event(&wanted[i]) })
+				c.encode(func(r *Row) { r.event(&wanted[i], s.numbered) })
 			}
 			c.flush()
 		}
@@ -115,11 +117,11 @@ func (c *conn) pump(ctx context.Context, s *subscription) {
 	}
 }
 
-func (r *Row) lost(from, to uint64) {
-	r.end(651, []Pair{{"from", from}, {"to", to}}, fmt.Sprintf("Events %d to %d were lost; list anew.", from, to))
+func (r *Row) lost(from, to uint64, numbered bool) {
+	r.end(651, []Pair{{"from", from}, {"to", to}}, number(to, numbered)+fmt.Sprintf("Events %d to %d were lost; list anew.", from, to))
 }
 
-func (r *Row) event(e *Event) {
+func (r *Row) event(e *Event, numbered bool) {
 	pairs := make([]Pair, 0, 3+len(e.Pairs))
 	pairs = append(pairs, Pair{"seq", e.Seq}, Pair{"time", e.Time}, Pair{"type", e.Type})
 	pairs = append(pairs, e.Pairs...)
@@ -127,5 +129,13 @@ func (r *Row) event(e *Event) {
 	if text == "" {
 		text = e.Type
 	}
-	r.end(650, pairs, r.human.Clock(e.Time)+" "+text)
+	r.end(650, pairs, number(e.Seq, numbered)+r.human.Clock(e.Time)+" "+text)
+}
+
+// number begins a text line of a numbered subscription.
+func number(seq uint64, numbered bool) string {
+	if !numbered {
+		return ""
+	}
+	return strconv.FormatUint(seq, 10) + " "
 }

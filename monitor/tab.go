@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -66,11 +67,16 @@ func (c *console) candidates(before string) []Choice {
 		own = begin(own, asciiLower(strings.TrimLeft(before, " \t")))
 	}
 	if name, rest := cutName(before); name == "watch" && !first {
-		before = rest
+		before = strings.TrimLeft(rest, " \t")
+		if period, line, ok := strings.Cut(before, " "); ok {
+			if _, ok := parseTime(period); ok {
+				before = line
+			}
+		}
 	}
 	if w != nil {
 		answer := make(chan []Choice, 1)
-		go func() { answer <- choicesOf(c.inTSV(w, "complete "+before)) }()
+		go func() { answer <- ask(w, "complete "+before) }()
 		select {
 		case found := <-answer:
 			if found != nil {
@@ -85,21 +91,52 @@ func (c *console) candidates(before string) []Choice {
 	return append(begin(c.table.topics(""), asciiLower(strings.TrimLeft(before, " \t"))), own...)
 }
 
+// ask sends complete and reads its reply, in whatever format the person has:
+// to change that for a moment would change the events in between. It returns
+// nil where there is no answer.
+func ask(w *wire, line string) []Choice {
+	reqs, err := w.send(line)
+	if err != nil {
+		return nil
+	}
+	reply, ok := reqs[0].last()
+	if !ok {
+		return nil
+	}
+	return choicesOf(reply)
+}
+
 // choicesOf reads the reply of complete; nil where it is none.
 func choicesOf(reply []ReplyLine) []Choice {
 	if len(reply) == 0 || reply[len(reply)-1].Code != 213 {
 		return nil
 	}
 	out := []Choice{}
-	for _, l := range reply[:len(reply)-1] {
-		if word, summary, ok := strings.Cut(l.Data, "\t"); ok && !strings.HasPrefix(word, "#") {
-			if summary == "-" {
-				summary = ""
-			}
-			out = append(out, Choice{word, summary})
+	for i, l := range reply[:len(reply)-1] {
+		if f, ok := choiceOf(l.Data); ok && (i > 0 || strings.HasPrefix(l.Data, "{")) { // the first row is the heads
+			out = append(out, f)
 		}
 	}
 	return out
+}
+
+// choiceOf reads a row of complete in any format. Words have no blanks.
+func choiceOf(row string) (f Choice, ok bool) {
+	if strings.HasPrefix(row, "{") {
+		var v struct{ Word, Summary string }
+		if json.Unmarshal([]byte(row), &v) != nil {
+			return f, false
+		}
+		return Choice{v.Word, v.Summary}, true
+	}
+	word, summary, ok := strings.Cut(row, "\t")
+	if !ok {
+		word, summary, ok = strings.Cut(row, " ")
+	}
+	if summary = strings.TrimSpace(summary); summary == "-" {
+		summary = ""
+	}
+	return Choice{word, summary}, ok
 }
 
 // list prints the candidates above the prompt.

@@ -52,6 +52,7 @@ const (
 	TypeServer      // a server ID
 	TypeUser        // a login name or a UID
 	TypeTime        // seconds, or a number with s, m, h or d
+	TypeAny         // anything, also nothing
 )
 
 // Choice is a word for completion with what is said about it.
@@ -64,7 +65,7 @@ type Arg struct {
 	Type     Type
 	Hint     string // what the usage shows for the value: SERVER-ID
 	Optional bool
-	Level    Level    // needed to use a flag, where higher than the command's
+	Level    Level    // needed to give it, where higher than the command's
 	Values   []string // the only values, if not empty
 	Help     string
 	// Complete returns words for the value; those that do not begin with what
@@ -114,6 +115,8 @@ func (a *Arg) check(cmd *Entry, v string) *Error {
 		if utf8.RuneCountInString(v) > maxChars {
 			return badValue(a.Name, v, fmt.Sprintf("the text is longer than %d characters", maxChars))
 		}
+		return nil
+	case TypeAny:
 		return nil
 	case TypeServer:
 		if !isNumber(v) {
@@ -202,6 +205,9 @@ type Entry struct {
 	// Rest takes all that follows the name and one blank as it is, as the
 	// argument "line".
 	Rest bool
+	// Hide tells that the arguments hold a secret: the log shows the command's
+	// name alone. Nil: they do not.
+	Hide func(args map[string]string) bool
 	Run  func(ctx context.Context, c *Call) (Reply, error)
 }
 
@@ -257,14 +263,15 @@ const (
 	servers  = "servers"
 	sessions = "sessions"
 	jobs     = "jobs"
+	working  = "operation"
 )
 
-var groups = []string{general, servers, sessions, jobs}
+var groups = []string{general, servers, sessions, jobs, working}
 
 // notBuilt are the commands that the protocol knows and this build has not.
 // They answer 502 and are left out of help.
 var notBuilt = []string{
-	"drainserver", "forgetserver", "migrate",
+	"drainserver", "migrate",
 	"images", "image", "versions", "replicas", "replica", "createreplica", "startreplica", "stopreplica", "deletereplica",
 	"publish", "rollback", "deleteversion", "desktops", "desktop", "deploy", "undeploy",
 	"templates", "template", "addtemplate", "deletetemplate", "templatemethod", "synctemplates",
@@ -274,7 +281,6 @@ var notBuilt = []string{
 	"alarms", "alarm", "ackalarm", "clearalarm",
 	"managerpassword", "tokens", "createtoken", "deletetoken", "replaceserver",
 	"ocfs2", "ocfs2nodes", "createocfs2", "addocfs2node", "deleteocfs2node", "ocfs2config", "pushocfs2",
-	"settings", "setting", "metrics", "backup", "loglevel",
 }
 
 // Table holds all commands. It does not change after NewTable and may be used
@@ -291,7 +297,7 @@ type Table struct {
 func NewTable(b Backend) *Table {
 	t := &Table{backend: b, byName: map[string]*Entry{}, missing: map[string]bool{}}
 	for _, part := range [][]Entry{
-		builtinCommands(t, b), clusterCommands(b), sessionCommands(b), jobCommands(b),
+		builtinCommands(t, b), clusterCommands(b), sessionCommands(b), jobCommands(b), operationCommands(t, b),
 	} {
 		for i := range part {
 			t.commands = append(t.commands, &part[i])

@@ -55,7 +55,7 @@ func serveAt(t testing.TB, f *fakeMaster, path string, change func(*Config)) *te
 		t.Fatal(err)
 	}
 	ts := &testServer{fakeMaster: f, path: path, log: &safeBuffer{}}
-	cfg := Config{Table: NewTable(f), Log: zerolog.New(ts.log), Linger: 2 * time.Second, Human: Human{Location: time.UTC}}
+	cfg := Config{Table: NewTable(f), Log: zerolog.New(ts.log), Tuning: Tuning{Linger: 2 * time.Second}, Human: Human{Location: time.UTC}}
 	if change != nil {
 		change(&cfg)
 	}
@@ -204,6 +204,9 @@ func (s *strict) wantEOF() {
 // checkRows checks the rows of a reply in its format.
 func checkRows(t testing.TB, format string, a answer) {
 	t.Helper()
+	if a.code == "216" {
+		return // the same in every format
+	}
 	switch format {
 	case "json":
 		for _, l := range append(a.rows, a.end) {

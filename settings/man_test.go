@@ -40,7 +40,7 @@ func TestManualFacts(t *testing.T) {
 		SnapDir:       {"Default", "empty"},
 		LogLevel:      {"Read by", "master, satellite"},
 		LogoffWait:    {"A change counts", "when the program reads its settings again"},
-		ConnMax:       {"A change counts", "after a restart"},
+		ConnUID:       {"A change counts", "after a restart"},
 	}
 	for name, want := range tests {
 		for _, m := range Global().Manual() {

@@ -11,6 +11,7 @@ package settings
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -71,12 +72,26 @@ type Setting struct {
 	Choices  []string
 	Scope    Scope
 	Restart  bool   // a change counts only after a restart of the programs in Scope
+	Secret   bool   // no program shows the value
 	Text     string // one or two sentences for the manual and the sample file
 	Example  string // a value for the manual; empty: the default is one
 
 	// Check refuses a value that is right for the kind but not for this
 	// setting. The error completes "WIN4_X is "foo": ...". May be nil.
 	Check func(value string) error
+}
+
+// Wants says in words what a value of the setting must be, with its limits.
+func (s Setting) Wants() string {
+	switch unit := map[Kind]string{Duration: " seconds", MiB: " MiB", Integer: ""}[s.Kind]; {
+	case s.Kind == Choice:
+		return orList(s.Choices)
+	case s.Kind == Path && s.Max > 0:
+		return fmt.Sprintf("%s of at most %d bytes", s.Kind, s.Max)
+	case s.Max > 0:
+		return fmt.Sprintf("%s, %d to %d%s", s.Kind, s.Min, s.Max, unit)
+	}
+	return s.Kind.String()
 }
 
 // Table is a list of settings, in the order of the manual.

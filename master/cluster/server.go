@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"verdecmd/master/placement"
@@ -13,6 +14,8 @@ var (
 	ErrStaleLink     = errors.New("this link has been replaced by a newer one")
 	ErrDuplicate     = errors.New("another machine with the same identity is connected")
 	ErrLinkUp        = errors.New("the server's link is up")
+	ErrOccupied      = errors.New("the server holds sessions")
+	ErrResync        = errors.New("the master has just started and the server may still come back")
 )
 
 // ServerRecord is the durable part of a server.
@@ -74,4 +77,45 @@ func (c *Cluster) StateSet(now time.Time, r ServerRecord) []Reservation {
 	}
 	c.voidClaims(r.ID)
 	return c.cancelWhere(func(res *Reservation) bool { return res.Server == r.ID })
+}
+
+// Forget takes a server out that is gone; its number is never given again. The
+// caller makes that durable afterwards, and calls Registered with the record if
+// that went wrong. Errors are ErrUnknownServer, ErrLinkUp, ErrOccupied and, for
+// a server that the master has not heard of for Resync since its start,
+// ErrResync.
+//
+// What is condemned on it stays so: the machine may come back as another server.
+func (c *Cluster) Forget(now time.Time, id uint64) (ServerRecord, error) {
+	s := c.servers[id]
+	switch {
+	case s == nil:
+		return ServerRecord{}, ErrUnknownServer
+	case s.Attachment != 0:
+		return ServerRecord{}, fmt.Errorf("server %d (%s) is connected: %w", s.ID, s.Name, ErrLinkUp)
+	case s.usage.held > 0:
+		return ServerRecord{}, fmt.Errorf("server %d (%s) has %d sessions and reservations: %w", s.ID, s.Name, s.usage.held, ErrOccupied)
+	case c.Awaited(now, id) > 0:
+		return ServerRecord{}, fmt.Errorf("server %d (%s): %w", s.ID, s.Name, ErrResync)
+	}
+	delete(c.servers, id)
+	delete(c.byUUID, s.UUID)
+	last := c.slots.Len() - 1
+	c.slots.Remove(s.slot)
+	for _, other := range c.servers {
+		if other.slot == last {
+			other.slot = s.slot
+		}
+	}
+	return s.Record(), nil
+}
+
+// Awaited is how long the master, which has just started, still gives a server
+// to come back before it believes that it is away; 0: it does not wait.
+func (c *Cluster) Awaited(now time.Time, id uint64) time.Duration {
+	s := c.servers[id]
+	if s == nil || s.Attachment != 0 || !s.Reported.IsZero() {
+		return 0
+	}
+	return max(0, c.limits.Resync-now.Sub(c.start))
 }

@@ -8,6 +8,7 @@ package host
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -157,6 +158,59 @@ func (m *Manager) SetState(ctx context.Context, id uint64, state cluster.State, 
 		m.cfg.Event("server."+string(state), fmt.Sprintf("Server %d (%s) is %s.", r.ID, r.Name, state), pairs(r)...)
 	}
 	return changed, left, nil
+}
+
+// Forget removes a server that is gone. It leaves memory first, so that no link
+// of it can open while the disk forgets it, and comes back if that fails.
+func (m *Manager) Forget(ctx context.Context, id uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var r cluster.ServerRecord
+	var left int
+	var wait time.Duration
+	var err error
+	m.cfg.State(func(c *cluster.Cluster) {
+		now := time.Now()
+		left, wait = held(c, id), c.Awaited(now, id)
+		r, err = c.Forget(now, id)
+	})
+	server := monitor.Pair{Key: "server", Value: id}
+	switch {
+	case errors.Is(err, cluster.ErrUnknownServer):
+		return unknown(id)
+	case errors.Is(err, cluster.ErrLinkUp):
+		return monitor.Errorf(552, []monitor.Pair{server, {Key: "by", Value: "link"}}, "server %d is connected: it is not gone. Stop its satellite first", id)
+	case errors.Is(err, cluster.ErrOccupied):
+		return monitor.Errorf(552, []monitor.Pair{server, {Key: "by", Value: left}}, "%d sessions are on server %d; \"users server=%d\" shows them. If that host is powered off, \"fenceserver %d\" releases them", left, id, id, id)
+	case errors.Is(err, cluster.ErrResync):
+		return NotReady(id, wait)
+	case err != nil:
+		return err
+	}
+	change := store.Change{Key: store.Key{Bucket: servers, ID: strconv.FormatUint(id, 10)}}
+	if err := m.cfg.Store.Commit(context.WithoutCancel(ctx), m.cfg.Epoch, nil, []store.Change{change}); err != nil {
+		m.cfg.State(func(c *cluster.Cluster) { c.Registered(time.Now(), r) })
+		if errors.Is(err, store.ErrUnknown) { // what is in memory must be on the disk
+			err = errors.Join(err, m.save(ctx, r))
+		}
+		return fmt.Errorf("server %d: %w", id, err)
+	}
+	m.cfg.Log.Info().Uint64("server", id).Str("satellite", r.Name).Msg("server forgotten")
+	m.cfg.Event("server.forgotten", fmt.Sprintf("Server %d (%s) is forgotten.", id, r.Name), pairs(r)...)
+	return nil
+}
+
+func held(c *cluster.Cluster, id uint64) int {
+	sessions, reserved := c.Counts(id)
+	return sessions + reserved
+}
+
+// NotReady refuses what can be decided only when a server that the master knew
+// before its start has had time to come back.
+func NotReady(id uint64, wait time.Duration) error {
+	seconds := int64((wait + time.Second - 1) / time.Second)
+	return monitor.Errorf(430, []monitor.Pair{{Key: "server", Value: id}, {Key: "retry", Value: seconds}},
+		"the master has just started and server %d has not come back yet; try again in %d s", id, seconds)
 }
 
 // save makes a server's record durable.

@@ -154,6 +154,15 @@ func (t *Table) Set(i int, s Server) {
 	t.all[i], t.rank[i] = s, r
 }
 
+// Remove takes the server at index i out. The last one takes its index, unless
+// it was the last itself.
+func (t *Table) Remove(i int) {
+	last := len(t.all) - 1
+	t.all[i], t.rank[i] = t.all[last], t.rank[last]
+	t.all[last] = Server{} // let its features go
+	t.all, t.rank = t.all[:last], t.rank[:last]
+}
+
 // Len returns the number of servers.
 func (t *Table) Len() int { return len(t.all) }
 

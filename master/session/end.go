@@ -73,13 +73,14 @@ func (m *Manager) End(ctx context.Context, user string, how monitor.How, limit t
 			"server %d (%s), where the session of %s is, does not answer; nothing was done. If it is powered off, \"fenceserver %d\" or \"abortuser %s force\" releases the session",
 			x.Server, server, user, x.Server, user)
 	}
+	shutdown, logoff := m.waits()
 	switch {
 	case how == monitor.Abort:
 		limit = abortLimit
 	case limit == 0 && how == monitor.Shutdown:
-		limit = m.cfg.ShutdownWait
+		limit = shutdown
 	case limit == 0:
-		limit = m.cfg.LogoffWait
+		limit = logoff
 	}
 	e := ending{Session: x.ID, Server: x.Server, How: how, Force: force}
 	data, err := json.Marshal(e)
@@ -240,7 +241,10 @@ func (r reply) done(how, why string) job.Outcome {
 		text = fmt.Sprintf("The record of the session of %s on server %d is dropped. If its desktop shows up again, it is ended.", r.user, r.e.Server)
 	case "abort":
 		text = fmt.Sprintf("The session of %s on server %d is aborted.", r.user, r.e.Server)
-		if r.e.How == monitor.Logoff {
+		switch {
+		case r.e.How != monitor.Abort && (r.e.How == monitor.Shutdown || time.Since(r.started) < r.limit):
+			text = fmt.Sprintf("The session of %s on server %d has ended: it was aborted meanwhile.", r.user, r.e.Server)
+		case r.e.How == monitor.Logoff:
 			text = fmt.Sprintf("The session of %s on server %d has ended: the guest did not shut down in time and was aborted.", r.user, r.e.Server)
 		}
 	case "shutdown", "guest":

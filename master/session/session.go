@@ -59,7 +59,7 @@ type Config struct {
 	Event func(typ, text string, pairs ...monitor.Pair)
 	Log   zerolog.Logger
 
-	ShutdownWait, LogoffWait time.Duration // defaults of the commands
+	ShutdownWait, LogoffWait time.Duration // defaults of the commands; see SetWaits
 }
 
 // Manager is the master's part in sessions.
@@ -93,6 +93,20 @@ func New(cfg Config) *Manager {
 	m := &Manager{cfg: cfg, waiting: map[string][]chan Ended{}, last: map[string]string{}, needs: map[string]placement.Need{}}
 	m.base, m.stop = context.WithCancel(context.Background())
 	return m
+}
+
+// SetWaits takes over changed defaults of shutdownuser and logoffuser. Jobs that
+// run keep their limits.
+func (m *Manager) SetWaits(shutdown, logoff time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cfg.ShutdownWait, m.cfg.LogoffWait = shutdown, logoff
+}
+
+func (m *Manager) waits() (shutdown, logoff time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cfg.ShutdownWait, m.cfg.LogoffWait
 }
 
 // record is the durable form of a session.

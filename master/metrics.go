@@ -1,0 +1,142 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"os"
+	"runtime"
+	"runtime/metrics"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"verdecmd/master/cluster"
+	"verdecmd/master/store"
+	"verdecmd/monitor"
+)
+
+// counted is the master's store with its commits counted.
+type counted struct {
+	store.Store
+	done, failed, refused atomic.Uint64
+	nanos                 atomic.Int64
+}
+
+// Commit implements store.Store.
+func (c *counted) Commit(ctx context.Context, e store.Epoch, guards []store.Guard, changes []store.Change) error {
+	start := time.Now()
+	err := c.Store.Commit(ctx, e, guards, changes)
+	c.nanos.Add(int64(time.Since(start)))
+	switch {
+	case err == nil:
+		c.done.Add(1)
+	case errors.Is(err, store.ErrConflict):
+		c.refused.Add(1)
+	default:
+		c.failed.Add(1)
+	}
+	return err
+}
+
+// Metrics are the figures of the master. None is about a user.
+func (b backend) Metrics() []monitor.Metric {
+	m := b.m
+	now := time.Now()
+	family := func(name, help, kind string) monitor.Metric {
+		return monitor.Metric{Name: name, Help: help, Type: kind}
+	}
+	one := func(v float64, labels ...string) monitor.Sample { return monitor.Sample{Labels: labels, Value: v} }
+	info := family("verdecmd_info", "The version of the master; always 1.", "gauge")
+	info.Samples = []monitor.Sample{one(1, "version", m.cfg.Version)}
+	servers := family("verdecmd_server_info", "A server with its state and its link; always 1.", "gauge")
+	cpu := family("verdecmd_server_cpu_ratio", "Busy share of a server's processors.", "gauge")
+	free := family("verdecmd_server_memory_free_bytes", "Free memory of a server.", "gauge")
+	total := family("verdecmd_server_memory_bytes", "Memory of a server.", "gauge")
+	snap := family("verdecmd_server_snap_free_bytes", "Free space of a server's snap directory.", "gauge")
+	age := family("verdecmd_server_report_age_seconds", "Time since the last report of a server.", "gauge")
+	held := family("verdecmd_server_sessions", "Sessions on a server.", "gauge")
+	reserved := family("verdecmd_server_reservations", "Places held on a server.", "gauge")
+	states := family("verdecmd_sessions", "Sessions by state.", "gauge")
+	places := 0
+	m.with(func(c *cluster.Cluster) {
+		for _, s := range c.Servers() {
+			id := strconv.FormatUint(s.ID, 10)
+			n, r := c.Counts(s.ID)
+			servers.Samples = append(servers.Samples, one(1, "server", id, "name", s.Name, "state", string(s.State), "link", c.Link(s, now)))
+			held.Samples = append(held.Samples, one(float64(n), "server", id))
+			reserved.Samples = append(reserved.Samples, one(float64(r), "server", id))
+			if s.Reported.IsZero() {
+				continue
+			}
+			cpu.Samples = append(cpu.Samples, one(s.Load.CPUBusy, "server", id))
+			free.Samples = append(free.Samples, one(float64(s.Load.MemoryFree), "server", id))
+			total.Samples = append(total.Samples, one(float64(s.Load.MemoryTotal), "server", id))
+			snap.Samples = append(snap.Samples, one(float64(s.Load.SnapFree), "server", id))
+			age.Samples = append(age.Samples, one(now.Sub(s.Reported).Seconds(), "server", id))
+		}
+		by := map[string]int{}
+		for _, x := range c.Sessions() {
+			by[x.State()]++
+		}
+		for _, state := range []string{cluster.Starting, cluster.Running, cluster.Hung, cluster.Stopping, cluster.Aborting, cluster.Lost, cluster.Failed} {
+			states.Samples = append(states.Samples, one(float64(by[state]), "state", state))
+		}
+		_, places = c.Total()
+	})
+	jobs := family("verdecmd_jobs", "Jobs under way, by action.", "gauge")
+	by := map[string]int{"logoffuser": 0, "shutdownuser": 0, "abortuser": 0, backupAction: 0}
+	for _, j := range m.jobs.List(false) {
+		by[j.Action]++
+	}
+	for _, action := range slices.Sorted(maps.Keys(by)) {
+		jobs.Samples = append(jobs.Samples, one(float64(by[action]), "action", action))
+	}
+	commits := family("verdecmd_store_commits_total", "Commits of the database by result.", "counter")
+	commits.Samples = []monitor.Sample{
+		one(float64(m.commits.done.Load()), "result", "done"),
+		one(float64(m.commits.refused.Load()), "result", "conflict"),
+		one(float64(m.commits.failed.Load()), "result", "failed"),
+	}
+	out := []monitor.Metric{info, servers, cpu, free, total, snap, age, held, reserved, states, jobs, commits,
+		monitor.Counter("verdecmd_store_commit_seconds_total", "Time that commits of the database took.", time.Duration(m.commits.nanos.Load()).Seconds()),
+		monitor.Gauge("verdecmd_reservations", "Places held for logins.", float64(places)),
+		monitor.Gauge("verdecmd_alarms", "Active alarms.", 0),
+		monitor.Counter("verdecmd_events_seq", "Number of the newest event.", float64(m.events.Seq())),
+		monitor.Gauge("verdecmd_epoch", "Which start of the master this is.", float64(m.cfg.Epoch)),
+		monitor.Gauge("verdecmd_uptime_seconds", "Time since the start of the master.", now.Sub(m.started).Seconds()),
+	}
+	return append(out, processMetrics(m.started)...)
+}
+
+// processMetrics are the figures that all programs tell under these names.
+func processMetrics(started time.Time) []monitor.Metric {
+	out := []monitor.Metric{
+		monitor.Gauge("go_goroutines", "Goroutines.", float64(runtime.NumGoroutine())),
+		monitor.Gauge("process_start_time_seconds", "Start of the process since the epoch of Unix.", float64(started.UnixMilli())/1000),
+	}
+	heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/total:bytes"}}
+	metrics.Read(heap)
+	out = append(out,
+		monitor.Gauge("go_memstats_heap_alloc_bytes", "Memory of live and not yet freed objects.", float64(heap[0].Value.Uint64())),
+		monitor.Gauge("go_memstats_sys_bytes", "Memory that the runtime has from the system.", float64(heap[1].Value.Uint64())))
+	var use unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &use) == nil {
+		seconds := time.Duration(use.Utime.Nano() + use.Stime.Nano()).Seconds()
+		out = append(out, monitor.Counter("process_cpu_seconds_total", "Time of processors used.", seconds))
+	}
+	if raw, err := os.ReadFile("/proc/self/statm"); err == nil {
+		if f := strings.Fields(string(raw)); len(f) > 1 {
+			pages, _ := strconv.ParseFloat(f[1], 64)
+			out = append(out, monitor.Gauge("process_resident_memory_bytes", "Resident memory.", pages*float64(os.Getpagesize())))
+		}
+	}
+	if fds, err := os.ReadDir("/proc/self/fd"); err == nil {
+		out = append(out, monitor.Gauge("process_open_fds", "Open files and sockets.", float64(len(fds)-1))) // one is ours
+	}
+	return out
+}
