@@ -86,7 +86,11 @@ func (j journal) all() ([]entry, error) {
 			return nil, fmt.Errorf("journal: %w", err)
 		}
 		var e entry
-		if err := json.Unmarshal(b, &e); err != nil {
+		err = json.Unmarshal(b, &e)
+		if err == nil && e.Spec.Session+".json" != f.Name() {
+			err = fmt.Errorf("it describes session %q", e.Spec.Session)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("journal %s: %w; make sure that no desktop of this session runs (its directory is in the file), then move the file away", path, err)
 		}
 		out = append(out, e)
