@@ -155,8 +155,9 @@ func (w *simWorld) step(line string) []string {
 		w.inside(words[0], arg(1))
 	case "login": // USER SATELLITE
 		s := sat(2)
+		self := s.self
 		run(func() {
-			text := s.login(context.Background(), arg(1))
+			text := s.login(context.Background(), self, arg(1))
 			w.note(false, "%s", text)
 		})
 	case "admin": // [@MASTER] COMMAND
@@ -165,7 +166,8 @@ func (w *simWorld) step(line string) []string {
 			words, m = words[1:], w.masters[name]
 		}
 		if background {
-			run(func() { w.note(false, "%s", strings.Join(m.ask(strings.Join(words, " ")), " | ")) })
+			on := m.admin
+			run(func() { w.note(false, "%s", strings.Join(ask(on, strings.Join(words, " ")), " | ")) })
 			return nil
 		}
 		return m.ask(strings.Join(words, " "))
@@ -261,7 +263,7 @@ func (w *simWorld) inside(what, user string) {
 	for _, s := range w.sats {
 		for _, id := range s.host.Running() {
 			w.mu.Lock()
-			mine := w.procs[id].user == user
+			mine := w.users[id] == user
 			w.mu.Unlock()
 			if !mine {
 				continue

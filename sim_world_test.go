@@ -54,8 +54,9 @@ type simWorld struct {
 	mu     sync.Mutex // guards what follows
 	guests map[string]fake.Behaviour
 	lines  []simLine
-	procs  map[string]proc // by session
-	lie    bool            // an administrator has affirmed what is not so: S1 does not hold
+	procs  map[string]proc   // by session
+	users  map[string]string // by session, known before its process exists
+	lie    bool              // an administrator has affirmed what is not so: S1 does not hold
 }
 
 type simLine struct {
@@ -66,8 +67,8 @@ type simLine struct {
 
 // proc is what the witness has seen of a session's process.
 type proc struct {
-	user, sat string
-	pid       int
+	sat string
+	pid int
 }
 
 type simMaster struct {
@@ -77,6 +78,7 @@ type simMaster struct {
 	cancel context.CancelFunc // nil: does not run
 	done   chan error
 	self   *master.Master
+	life   int // guarded by simWorld.mu: grows when it dies
 }
 
 type simSat struct {
@@ -98,7 +100,7 @@ type simSat struct {
 // the users' home, which they share.
 func newSimWorld(t testing.TB, dir string) *simWorld {
 	w := &simWorld{t: t, dir: dir, start: time.Now(), net: newSimNet(), masters: map[string]*simMaster{}, sats: map[string]*simSat{},
-		guests: map[string]fake.Behaviour{}, procs: map[string]proc{},
+		guests: map[string]fake.Behaviour{}, procs: map[string]proc{}, users: map[string]string{},
 		limits: cluster.Limits{Interval: 3 * time.Second, ReservationTimeout: time.Minute, Resync: 15 * time.Second}}
 	w.jitter = func(n int) func() float64 { return func() float64 { return float64(n%10) / 10 } }
 	var err error
@@ -139,29 +141,57 @@ func (w *simWorld) note(event bool, format string, args ...any) {
 
 var timeOfDay = regexp.MustCompile(`\b(at|since) \d\d:\d\d:\d\d\b`)
 
-// take returns what has come since the last call: events in their order, other
-// things of the same instant after them and sorted.
+// take returns what has come since the last call. What happens at one instant
+// comes in any order, but for what is about one user: so events are sorted by
+// user, and other things follow, sorted.
 func (w *simWorld) take() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	slices.SortStableFunc(w.lines, func(a, b simLine) int {
-		if c := a.at.Compare(b.at); c != 0 || a.event && b.event {
-			return c
+		byKind := strings.Compare(a.text, b.text)
+		if a.event || b.event {
+			byKind = cmp.Or(boolCompare(b.event, a.event), strings.Compare(a.subject(), b.subject()))
 		}
-		if a.event != b.event {
-			if a.event {
-				return -1
-			}
-			return 1
-		}
-		return strings.Compare(a.text, b.text)
+		return cmp.Or(a.at.Compare(b.at), byKind)
 	})
 	var out strings.Builder
-	for _, l := range w.lines {
+	for i, l := range w.lines {
+		if i+1 < len(w.lines) && l.overtaken(w.lines[i+1]) {
+			continue
+		}
 		fmt.Fprintf(&out, "%7.1fs %s\n", l.at.Sub(w.start).Seconds(), w.mask(l.text))
 	}
 	w.lines = nil
 	return out.String()
+}
+
+var aUser = regexp.MustCompile(`\b(alice|bob|carol|dave)\b`)
+
+// subject is the user whom an event is about, or empty. The ends of jobs are
+// each about themselves.
+func (l simLine) subject() string {
+	user := aUser.FindString(l.text)
+	if strings.HasPrefix(l.text, "Job ") && strings.Contains(l.text, " has finished: ") {
+		return user + " " + l.text
+	}
+	return user
+}
+
+// overtaken tells that a session's state was replaced by the next one at the
+// same instant: whether the one between is told depends on who is faster.
+func (l simLine) overtaken(next simLine) bool {
+	return l.event && l.at.Equal(next.at) && l.subject() == next.subject() &&
+		strings.HasSuffix(l.text, " is ending.") && strings.Contains(next.text, " has ended: ")
+}
+
+func boolCompare(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
 // mask takes out what differs from run to run.
@@ -204,6 +234,9 @@ func (w *simWorld) startMaster(name string) *simMaster {
 
 // kill ends a master at once: nothing that it does from now on is seen.
 func (m *simMaster) kill(w *simWorld) {
+	w.mu.Lock()
+	m.life++ // nobody hears its last words
+	w.mu.Unlock()
 	m.store.Restart()
 	w.net.kill(m.name)
 	m.cancel()
@@ -224,20 +257,28 @@ func (w *simWorld) watch(m *simMaster) {
 		w.t.Fatal(err)
 	}
 	fmt.Fprint(nc, "format text\nevents on since=0\n")
+	life := m.life
 	go func() {
 		defer nc.Close()
 		in := bufio.NewScanner(nc)
 		for in.Scan() {
 			if text, ok := strings.CutPrefix(in.Text(), "650 "); ok {
-				w.note(true, "%s", text[len("00:00:00 "):])
+				w.mu.Lock()
+				dead := m.life != life
+				w.mu.Unlock()
+				if !dead {
+					w.note(true, "%s", text[len("00:00:00 "):])
+				}
 			}
 		}
 	}()
 }
 
 // ask sends one command to a master and returns the reply.
-func (m *simMaster) ask(line string) []string {
-	nc, err := m.admin.DialContext(context.Background())
+func (m *simMaster) ask(line string) []string { return ask(m.admin, line) }
+
+func ask(on *bufconn.Listener, line string) []string {
+	nc, err := on.DialContext(context.Background())
 	if err != nil {
 		return []string{err.Error()}
 	}
@@ -261,6 +302,7 @@ func (w *simWorld) addSatellite(name string, memory uint64) *simSat {
 	s.host = fake.NewHost(func(spec desktop.Spec) fake.Behaviour {
 		w.mu.Lock()
 		defer w.mu.Unlock()
+		w.users[spec.Session] = spec.User.Name
 		if b, ok := w.guests[spec.User.Name]; ok {
 			return b
 		}
@@ -352,8 +394,8 @@ func (s *simSat) powerOff() {
 }
 
 // login logs a user in and describes what came of it.
-func (s *simSat) login(ctx context.Context, user string) string {
-	o, err := s.self.Open(ctx, simUser(user, filepath.Join(s.w.dir, "home")), "local", func(string) {})
+func (s *simSat) login(ctx context.Context, self *satellite.Satellite, user string) string {
+	o, err := self.Open(ctx, simUser(user, filepath.Join(s.w.dir, "home")), "local", func(string) {})
 	switch {
 	case err != nil:
 		var e *wire.Error
@@ -379,12 +421,12 @@ func (w *simWorld) desktops() []string {
 	byUser := map[string]string{}
 	for _, s := range slices.SortedFunc(maps.Values(w.sats), func(a, b *simSat) int { return cmp.Compare(a.name, b.name) }) {
 		for _, id := range s.host.Running() {
-			p := w.procs[id]
-			out = append(out, fmt.Sprintf("%s: %s of %s, process %d", s.name, id, p.user, p.pid))
-			if other := byUser[p.user]; other != "" && !w.lie {
-				w.t.Errorf("S1: %s has a desktop on %s and on %s", p.user, other, s.name)
+			user := w.users[id]
+			out = append(out, fmt.Sprintf("%s: %s of %s, process %d", s.name, id, user, w.procs[id].pid))
+			if other := byUser[user]; other != "" && !w.lie {
+				w.t.Errorf("S1: %s has a desktop on %s and on %s", user, other, s.name)
 			}
-			byUser[p.user] = s.name
+			byUser[user] = s.name
 		}
 	}
 	return out
@@ -404,7 +446,7 @@ func (x witness) Start(ctx context.Context, spec desktop.Spec) (desktop.Desktop,
 	w := x.sat.w
 	w.mu.Lock()
 	before, twice := w.procs[spec.Session]
-	w.procs[spec.Session] = proc{spec.User.Name, x.sat.name, d.Process().PID}
+	w.procs[spec.Session] = proc{x.sat.name, d.Process().PID}
 	w.mu.Unlock()
 	if twice {
 		w.t.Errorf("session %s was started on %s and again on %s", spec.Session, before.sat, x.sat.name)

@@ -120,8 +120,10 @@ func edge(err error) error {
 		kind = wire.BadRequest
 	case errors.Is(err, cluster.ErrDuplicate):
 		kind = wire.InUse
-	case errors.Is(err, cluster.ErrSettling), errors.Is(err, store.ErrNoSpace): // nothing has changed, it may work later
+	case errors.Is(err, cluster.ErrSettling):
 		kind = wire.NotReady
+	case errors.Is(err, store.ErrNoSpace), errors.Is(err, store.ErrConflict): // nothing was recorded
+		kind = wire.NoCapacity
 	}
 	return wire.Errorf(kind, "%v", err)
 }
