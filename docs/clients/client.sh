@@ -77,4 +77,6 @@ while [ "$count" -ne 0 ] && IFS= read -r line <&4; do
 	651' '*) echo "events were lost: list again" ;;
 	esac
 done
-printf 'quit\n' >&3
+ask quit
+exec 3>&-
+wait
