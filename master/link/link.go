@@ -143,12 +143,17 @@ func (s *Server) Attach(stream pb.Link_AttachServer) error {
 		Epoch: s.cfg.Epoch, ServerId: at.Server, Attachment: at.Attachment, Version: s.cfg.Version,
 		Pace: pace(times, at.Server, time.Now()), LeaseSelfMs: uint32(times.LeaseSelf / time.Millisecond),
 	}}}
-	sent := make(chan error, 1)
-	go func() { sent <- l.send(ctx, stream); end() }()
-	err = s.receive(ctx, stream, l, times.LeaseSelf > 0)
-	end()
-	<-sent
-	if ctx.Err() != nil || errors.Is(err, io.EOF) {
+	// Both end soon after this function has returned, and not before: a
+	// satellite that neither sends nor reads holds them up until then.
+	ended := make(chan error, 2)
+	go func() { ended <- l.send(ctx, stream) }()
+	go func() { ended <- s.receive(ctx, stream, l, times.LeaseSelf > 0) }()
+	select {
+	case <-ctx.Done():
+		return nil
+	case err = <-ended:
+	}
+	if errors.Is(err, io.EOF) {
 		return nil
 	}
 	return err
