@@ -90,9 +90,20 @@ func (h hub) Detach(_ context.Context, server, attachment uint64) {
 	})
 	h.m.session.Cancelled(cancelled)
 	if closed {
-		h.m.event("server.down", fmt.Sprintf("The link of server %d (%s) is down; %d sessions there are unknown.", server, name, len(lost)),
+		h.m.event("server.down", fmt.Sprintf("The link of server %d (%s) is down%s.", server, name, unknown(len(lost))),
 			append(serverPairs(server, name), monitor.Pair{Key: "sessions", Value: len(lost)})...)
 	}
+}
+
+// unknown tells how many sessions are unknown from now on.
+func unknown(n int) string {
+	switch n {
+	case 0:
+		return ""
+	case 1:
+		return "; the session there is unknown"
+	}
+	return fmt.Sprintf("; the %d sessions there are unknown", n)
 }
 
 func (h hub) Refer(ctx context.Context, server, _ uint64, l cluster.Login) (*pb.ReferReply, error) {
