@@ -61,6 +61,12 @@ man: ## manual pages, completion and docs/protocol.md, from the tables of comman
 	@go test -count=1 . -run '^TestGenerated$$' -update
 	@go test -count=1 ./monitor -run '^TestProtocol' -update
 
+.PHONY: picture
+picture: ## docs/monitor.svg and docs/desktop.png, from a running demo
+	@packaging/setup/setup --need test
+	@$(MAKE) --no-print-directory -j2 build guest
+	@packaging/picture/record docs/monitor.svg docs/desktop.png
+
 .PHONY: tools
 tools: # the programs that the other targets use
 	@mkdir -p $(TOOLS)
