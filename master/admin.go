@@ -143,9 +143,24 @@ func (b backend) User(ctx context.Context, name string, byUID bool) (monitor.Use
 		return d, seq, nil
 	case known:
 		d.User, d.UID, d.State = user, uid, "none"
+		d.Why = b.place(user)
 		return d, seq, nil
 	}
 	return d, seq, noAccount(name)
+}
+
+// place says in words which place is held for a user; empty for none.
+func (b backend) place(user string) (text string) {
+	now := time.Now()
+	b.m.with(func(c *cluster.Cluster) {
+		r := c.Reservation(user)
+		if r == nil {
+			return
+		}
+		text = fmt.Sprintf("a place on server %d (%s), until %s, %d s left; the login has to go on there. \"cancelreservation %s\" gives it up",
+			r.Server, c.Server(r.Server).Name, r.Expires.Local().Format("15:04:05"), int64(max(0, r.Expires.Sub(now))/time.Second), r.ID)
+	})
+	return text
 }
 
 // userOf finds who holds a session with a number that has no account here.
@@ -233,7 +248,7 @@ func refusal(err error) error {
 	case errors.Is(err, job.ErrUnknown):
 		return monitor.Errorf(550, []monitor.Pair{{Key: "kind", Value: "job"}}, "%v", err)
 	case errors.Is(err, job.ErrTooLate):
-		return monitor.Errorf(554, nil, "%v", err)
+		return monitor.Errorf(554, nil, "%v: it has been ordered; \"abortuser\" ends a session at once", err)
 	case errors.Is(err, store.ErrNoSpace):
 		return monitor.Errorf(452, nil, "%v", err)
 	}

@@ -186,7 +186,7 @@ func open(ctx context.Context, v *settings.Values, version string, log zerolog.L
 		Monitor: admin, Link: wire.LimitListener(link, maxConnections, maxPerAddress), GRPC: wire.ServerOptions(creds, report),
 		Store: db, Epoch: db.Epoch(), Copies: store.Copies{Store: db, Dir: copies, Log: part(log, "store")}, Accounts: accounts{account.New(v.String(settings.PasswdFile))},
 		Admin: monitor.Config{
-			Tuning: tuning(v), Log: part(log, "admin"), Version: version,
+			Tuning: tuning(v), Log: log, Version: version,
 		},
 		Limits: limits(v), ShutdownWait: v.Duration(settings.ShutdownWait), LogoffWait: v.Duration(settings.LogoffWait),
 		Version: version, Host: name, Log: log,

@@ -106,7 +106,7 @@ func (b backend) Metrics() []monitor.Metric {
 		monitor.Counter("verdecmd_store_commit_seconds_total", "Time that commits of the database took.", time.Duration(m.commits.nanos.Load()).Seconds()),
 		monitor.Gauge("verdecmd_reservations", "Places held for logins.", float64(places)),
 		monitor.Gauge("verdecmd_alarms", "Active alarms.", 0),
-		monitor.Counter("verdecmd_events_seq", "Number of the newest event.", float64(m.events.Seq())),
+		monitor.Gauge("verdecmd_events_seq", "Number of the newest event.", float64(m.events.Seq())),
 		monitor.Gauge("verdecmd_epoch", "Which start of the master this is.", float64(m.cfg.Epoch)),
 		monitor.Gauge("verdecmd_uptime_seconds", "Time since the start of the master.", now.Sub(m.started).Seconds()),
 	}

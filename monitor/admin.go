@@ -10,6 +10,7 @@ package monitor
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -149,7 +150,7 @@ type UserDetail struct {
 	CPU        float64 // percent of one processor
 	PID        int
 	Job        uint64   // 0: none
-	Why        string   // lost, failed or hung: what happened, since when, and which command helps
+	Why        string   // lost, failed or hung: what happened, since when, and which command helps; without a session: which place is held
 	Serial     []string // failed: the last lines of the guest's console
 	Last       string   // how the session before this ended or why the last login was refused, in words
 }
@@ -263,10 +264,19 @@ type Error struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("%d %s", e.Code, e.Text) }
 
-// Errorf makes an Error whose msg pair and text are the same words.
+// Errorf makes an Error whose msg pair and text are the same words; the text is
+// made a sentence.
 func Errorf(code int, pairs []Pair, format string, args ...any) *Error {
 	text := fmt.Sprintf(format, args...)
-	return &Error{Code: code, Pairs: append(pairs[:len(pairs):len(pairs)], Pair{"msg", text}), Text: text}
+	return &Error{Code: code, Pairs: append(pairs[:len(pairs):len(pairs)], Pair{"msg", text}), Text: sentence(text)}
+}
+
+// sentence begins a text with a capital and ends it with a full stop.
+func sentence(text string) string {
+	if text == "" || strings.HasSuffix(text, ".") || strings.HasSuffix(text, "?") {
+		return upperFirst(text)
+	}
+	return upperFirst(text) + "."
 }
 
 // Caller is who sent a command, from the credentials of the connection. It

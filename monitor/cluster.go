@@ -332,14 +332,14 @@ func setServer(ctx context.Context, c *Call, b ServerAdmin, state string) (Reply
 }
 
 func placement(ctx context.Context, c *Call, b Backend) (Reply, error) {
-	name := ""
+	var u UserDetail
 	if c.Has("user") {
-		u, _, err := findUser(ctx, c, b)
-		if err != nil {
+		var err error
+		if u, _, err = findUser(ctx, c, b); err != nil {
 			return Reply{}, err
 		}
-		name = u.User
 	}
+	name := u.User
 	seq := b.Seq() // before the rows: an event may then be told again, never missed
 	list, err := b.Placement(ctx, name)
 	if err != nil {
@@ -354,6 +354,13 @@ func placement(ctx context.Context, c *Call, b Backend) (Reply, error) {
 		text = who + " would be refused: no server can take it."
 		if first := list[0]; first.Eligible {
 			text = fmt.Sprintf("%s would get server %d (%s).", who, first.Server, first.Name)
+		}
+		switch {
+		case name == "" || u.State == noSession:
+		case u.State == "lost":
+			text = fmt.Sprintf("%s would be refused: session %s on server %d is lost; see \"user %s\".", who, u.ID, u.Server, name)
+		default:
+			text = fmt.Sprintf("%s goes back to session %s on server %d (%s).", who, u.ID, u.Server, u.ServerName)
 		}
 	}
 	return Reply{

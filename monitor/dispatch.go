@@ -310,5 +310,5 @@ func withJob(j Job, joined bool) Reply {
 	if joined {
 		pairs = append(pairs, Pair{"joined", true})
 	}
-	return Reply{Code: j.Code, Pairs: pairs, Text: j.Text}
+	return Reply{Code: j.Code, Pairs: pairs, Text: sentence(j.Text)}
 }

@@ -27,13 +27,13 @@ func jobCommands(b Backend) []Entry {
 		About:   []string{"Shows how far a job is and what it waits for."},
 		Example: "job 19",
 		See:     []string{"jobs"},
-		Run: func(_ context.Context, c *Call) (Reply, error) {
+		Run: func(ctx context.Context, c *Call) (Reply, error) {
 			seq := b.Seq()
 			j, ok := b.Job(c.ID("job"))
 			if !ok {
 				return Reply{}, noJob(c.Args["job"])
 			}
-			return showJob(j, seq), nil
+			return showJob(j, seq, whereJob(ctx, b, j)), nil
 		},
 	}, {
 		Name: "waitjob", Group: jobs,
@@ -121,7 +121,35 @@ func listJobs(b JobAdmin, all bool) Reply {
 	}
 }
 
-func showJob(j Job, seq uint64) Reply {
+// whereJob says in words what a job that has not finished works on.
+func whereJob(ctx context.Context, b Backend, j Job) string {
+	if j.Finished() || objectKey(j) != "user" {
+		return ""
+	}
+	u, _, err := b.User(ctx, j.Object, false)
+	switch {
+	case err != nil:
+		return ""
+	case u.State == noSession:
+		return "the session has ended"
+	}
+	return fmt.Sprintf("session %s on server %d (%s), %s", u.ID, u.Server, u.ServerName, u.State)
+}
+
+// helpJob says which commands help where a job takes too long.
+func helpJob(j Job) string {
+	switch j.Action {
+	case "shutdownuser":
+		return fmt.Sprintf(`"logoffuser %s" ends it by force after a time, "abortuser %s" at once; "canceljob %d" only stops to wait`, j.Object, j.Object, j.ID)
+	case "logoffuser":
+		return fmt.Sprintf(`"abortuser %s" ends it at once`, j.Object)
+	case "abortuser":
+		return fmt.Sprintf(`"user %s" shows the session and its server`, j.Object)
+	}
+	return fmt.Sprintf(`"canceljob %d" stops it`, j.ID)
+}
+
+func showJob(j Job, seq uint64, where string) Reply {
 	var limit, code any
 	if j.Limit > 0 {
 		limit = j.Limit
@@ -137,7 +165,7 @@ func showJob(j Job, seq uint64) Reply {
 	return Reply{
 		Code: 211, Pairs: []Pair{{"seq", seq}}, Text: text,
 		Detail: []Pair{{"job", j.ID}, {"action", j.Action}, {"object", j.Object}, {"state", j.State}, {"percent", j.Percent},
-			{"started", j.Started}, {"elapsed", j.Elapsed}, {"limit", limit}, {"by", orNil(j.By)}, {"code", code}, {"msg", orNil(msg)}},
+			{"started", j.Started}, {"elapsed", j.Elapsed}, {"limit", limit}, {"by", orNil(j.By)}, {"code", code}, {"msg", orNil(msg)}, {"where", orNil(where)}},
 		Prose: func(h Human) []string {
 			since := j.State
 			if !j.Started.IsZero() {
@@ -151,7 +179,7 @@ func showJob(j Job, seq uint64) Reply {
 			if j.Finished() {
 				notes = append(notes, note{"Result", fmt.Sprintf("%d %s", j.Code, j.Text)})
 			} else {
-				notes = append(notes, note{"Now", j.Message})
+				notes = append(notes, note{"Now", j.Message}, note{"Where", where}, note{"Help", helpJob(j)})
 			}
 			return paragraph(fmt.Sprintf("Job %d: %s %s", j.ID, j.Action, j.Object), notes...)
 		},

@@ -319,9 +319,7 @@ func upperFirst(s string) string {
 	return s
 }
 
-// refusef is a refusal whose msg is also its sentence.
+// refusef is a refusal without pairs.
 func refusef(code int, format string, args ...any) *Error {
-	err := Errorf(code, nil, format, args...)
-	err.Text = upperFirst(err.Text) + "."
-	return err
+	return Errorf(code, nil, format, args...)
 }

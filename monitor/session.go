@@ -238,11 +238,15 @@ func showUser(u *UserDetail, seq uint64) Reply {
 func userProse(u *UserDetail, h Human) []string {
 	title := fmt.Sprintf("User %s (UID %d)", u.User, u.UID)
 	if u.State == noSession {
-		return paragraph(title, note{"Session", "none"}, note{"Before", u.Last})
+		return paragraph(title, note{"Session", "none"}, note{"Reserved", u.Why}, note{"Before", u.Last})
 	}
 	session := u.ID + ", " + u.State
-	if !u.Started.IsZero() {
+	switch {
+	case u.Started.IsZero():
+	case u.State == "running":
 		session += " since " + h.Time(u.Started)
+	default:
+		session += ", started " + h.Time(u.Started)
 	}
 	notes := []note{{"Session", session}, {"Server", fmt.Sprintf("%d, %s", u.Server, u.ServerName)}}
 	if image, version, ok := strings.Cut(u.Image, "/"); ok {

@@ -25,11 +25,6 @@ func (t Table) Manual() []Topic {
 
 // manual answers what is asked of every setting.
 func (s Setting) manual() [][2]string {
-	value := s.Kind.String()
-	if s.Kind == Choice {
-		value = orList(s.Choices)
-	}
-	value += s.bounds()
 	def := s.Default
 	if def == "" {
 		def = "empty"
@@ -38,7 +33,7 @@ func (s Setting) manual() [][2]string {
 	if s.Restart {
 		counts = "after a restart"
 	}
-	return [][2]string{{"Value", value}, {"Default", def}, {"Read by", s.Scope.String()}, {"A change counts", counts}}
+	return [][2]string{{"Value", s.Wants()}, {"Default", def}, {"Read by", s.Scope.String()}, {"A change counts", counts}}
 }
 
 // bounds are the limits of a value, after a comma, where it has some.

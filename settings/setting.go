@@ -11,7 +11,6 @@ package settings
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -83,15 +82,10 @@ type Setting struct {
 
 // Wants says in words what a value of the setting must be, with its limits.
 func (s Setting) Wants() string {
-	switch unit := map[Kind]string{Duration: " seconds", MiB: " MiB", Integer: ""}[s.Kind]; {
-	case s.Kind == Choice:
+	if s.Kind == Choice {
 		return orList(s.Choices)
-	case s.Kind == Path && s.Max > 0:
-		return fmt.Sprintf("%s of at most %d bytes", s.Kind, s.Max)
-	case s.Max > 0:
-		return fmt.Sprintf("%s, %d to %d%s", s.Kind, s.Min, s.Max, unit)
 	}
-	return s.Kind.String()
+	return s.Kind.String() + s.bounds()
 }
 
 // Table is a list of settings, in the order of the manual.

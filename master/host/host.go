@@ -181,7 +181,7 @@ func (m *Manager) Forget(ctx context.Context, id uint64) error {
 	case errors.Is(err, cluster.ErrLinkUp):
 		return monitor.Errorf(552, []monitor.Pair{server, {Key: "by", Value: "link"}}, "server %d is connected: it is not gone. Stop its satellite first", id)
 	case errors.Is(err, cluster.ErrOccupied):
-		return monitor.Errorf(552, []monitor.Pair{server, {Key: "by", Value: left}}, "%d sessions are on server %d; \"users server=%d\" shows them. If that host is powered off, \"fenceserver %d\" releases them", left, id, id, id)
+		return monitor.Errorf(552, []monitor.Pair{server, {Key: "by", Value: left}}, "server %[2]d holds %[1]d sessions or places; \"users server=%[2]d\" shows them. If that host is powered off, \"fenceserver %[2]d\" releases them", left, id)
 	case errors.Is(err, cluster.ErrResync):
 		return NotReady(id, wait)
 	case err != nil:

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -72,9 +73,25 @@ func (m *Manager) Placement(need placement.Need) []monitor.Candidate {
 	var out []monitor.Candidate
 	m.cfg.State(func(c *cluster.Cluster) {
 		for _, x := range c.Placement(now, need) {
-			out = append(out, monitor.Candidate{Server: x.ID, Name: c.Server(x.ID).Name,
-				Eligible: x.Reason == placement.Eligible, Score: x.Score, Reason: c.Why(now, x.ID, need)})
+			row := monitor.Candidate{Server: x.ID, Name: c.Server(x.ID).Name, Eligible: x.Reason == placement.Eligible, Score: x.Score, Reason: c.Why(now, x.ID, need)}
+			if row.Eligible {
+				row.Reason = load(c, c.Server(x.ID))
+			}
+			out = append(out, row)
 		}
 	})
 	return out
+}
+
+// load says in words what the score of a server comes from.
+func load(c *cluster.Cluster, s *cluster.Server) string {
+	sessions, reserved := c.Counts(s.ID)
+	text := fmt.Sprintf("processors %.0f%% busy, %d of %d MiB of memory free, %d sessions", 100*s.Load.CPUBusy, s.Load.MemoryFree>>20, s.Load.MemoryTotal>>20, sessions)
+	if s.Facts.MaxSessions > 0 {
+		text += fmt.Sprintf(" of %d", s.Facts.MaxSessions)
+	}
+	if reserved > 0 {
+		text += fmt.Sprintf(", %d places held", reserved)
+	}
+	return text
 }
