@@ -194,48 +194,73 @@ func parseStat(data []byte) (stat, error) {
 	return stat{startTime: n[2], cpu: time.Duration(n[0]+n[1]) * time.Second / clockTicks}, nil
 }
 
-// readProc reads at most 64 KiB of a file of a process.
+// readProc reads at most 64 KiB of a file of a process. ErrGone is certain: any
+// other trouble, such as too many open files, is another error.
 func readProc(pid int, name string) ([]byte, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/%s", pid, name))
 	if err != nil {
-		return nil, desktop.ErrGone
+		return nil, ended(err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, 64<<10))
-	if err != nil {
-		return nil, desktop.ErrGone // ESRCH: ended meanwhile
+	return data, ended(err)
+}
+
+// ended makes ErrGone of the errors that the kernel gives for a process that
+// does not exist.
+func ended(err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+		return desktop.ErrGone
 	}
-	return data, nil
+	return err
 }
 
 // isDesktop says whether the process was started for this session: its command
 // line has the UUID, and it runs as that user.
-func isDesktop(pid int, uuid string, user desktop.User) bool {
+func isDesktop(pid int, uuid string, user desktop.User) (bool, error) {
 	cmdline, err := readProc(pid, "cmdline")
 	if err != nil || !bytes.Contains(cmdline, []byte("\x00-uuid\x00"+uuid+"\x00")) {
-		return false
+		return false, notGone(err)
 	}
 	status, err := readProc(pid, "status")
-	return err == nil && bytes.Contains(status, fmt.Appendf(nil, "\nUid:\t%d\t%d\t", user.UID, user.UID))
+	return err == nil && bytes.Contains(status, fmt.Appendf(nil, "\nUid:\t%d\t%d\t", user.UID, user.UID)), notGone(err)
+}
+
+func notGone(err error) error {
+	if errors.Is(err, desktop.ErrGone) {
+		return nil
+	}
+	return err
 }
 
 // find is the pid of the process that was started for a session, 0 for none.
 // The UUID is to be seen by everybody once the process runs, so the oldest
-// process with it is the real one.
-func find(uuid string, user desktop.User) int {
+// process with it is the real one. With an error nothing is known.
+func find(uuid string, user desktop.User) (pid int, err error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return 0
+		return 0, err
 	}
-	pid, oldest := 0, uint64(0)
+	oldest := uint64(0)
 	for _, e := range entries {
 		n, err := strconv.Atoi(e.Name())
-		if err != nil || !isDesktop(n, uuid, user) {
+		if err != nil {
 			continue
 		}
-		if st, err := readStat(n); err == nil && (pid == 0 || st.startTime < oldest) {
+		is, err := isDesktop(n, uuid, user)
+		if err != nil {
+			return 0, err
+		}
+		if !is {
+			continue
+		}
+		st, err := readStat(n)
+		if notGone(err) != nil {
+			return 0, err
+		}
+		if err == nil && (pid == 0 || st.startTime < oldest) {
 			pid, oldest = n, st.startTime
 		}
 	}
-	return pid
+	return pid, nil
 }

@@ -327,25 +327,34 @@ func (d *Driver) Adopt(ctx context.Context, s desktop.Spec, p desktop.Process) (
 	if s.User, err = d.as(s.User); err != nil {
 		return nil, err
 	}
-	gone := func(why error) error { return fmt.Errorf("session %s: %w: %v", s.Session, desktop.ErrGone, why) }
-	dir, err := openDir(s.Dir, s.User)
-	if err != nil {
-		return nil, gone(err)
+	unsure := func(err error) error {
+		return fmt.Errorf("session %s: whether its desktop runs cannot be found out: %w", s.Session, err)
 	}
-	r := d.running(s, dir)
-	fail := func(err error) (desktop.Desktop, error) {
+	// The process comes first. Only its proven absence is ErrGone: a desktop
+	// that is called gone by mistake gets a second one beside it.
+	if p.PID <= 0 {
+		pid, err := find(s.UUID, s.User)
+		if err != nil {
+			return nil, unsure(err)
+		}
+		p = desktop.Process{PID: pid}
+	}
+	r := d.running(s, nil)
+	if err := r.identify(p); err != nil {
 		if r.pidfd != nil {
 			r.pidfd.Close()
 		}
-		dir.close()
-		return nil, gone(err)
+		if !errors.Is(err, desktop.ErrGone) {
+			return nil, unsure(err)
+		}
+		return nil, fmt.Errorf("session %s: %w", s.Session, err)
 	}
-	if p.PID <= 0 {
-		p = desktop.Process{PID: find(s.UUID, s.User)}
+	dir, err := openDir(s.Dir, s.User)
+	if err != nil {
+		r.pidfd.Close()
+		return nil, fmt.Errorf("session %s: process %d runs, but its directory cannot be opened: %w", s.Session, p.PID, err)
 	}
-	if err := r.identify(p); err != nil {
-		return fail(err)
-	}
+	r.dir = dir
 	r.status <- "" // its parent learns how it ended, not we
 	r.watch()
 	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
@@ -363,7 +372,7 @@ func (d *Driver) Adopt(ctx context.Context, s desktop.Spec, p desktop.Process) (
 	switch {
 	case err == nil && id.UUID != s.UUID:
 		r.Release()
-		return nil, gone(fmt.Errorf("process %d answers with UUID %.40q", p.PID, id.UUID))
+		return nil, fmt.Errorf("session %s: %w: process %d answers with UUID %.40q", s.Session, desktop.ErrGone, p.PID, id.UUID)
 	case err != nil:
 		// It is the right process but does not answer. To call it gone would
 		// mean a second desktop beside it; Ping will tell that it hangs.
@@ -373,27 +382,32 @@ func (d *Driver) Adopt(ctx context.Context, s desktop.Spec, p desktop.Process) (
 	return r, nil
 }
 
-// identify opens the process and makes sure that it is the one.
+// identify opens the process and makes sure that it is the one. ErrGone means
+// that it is proven not to be.
 func (r *running) identify(p desktop.Process) error {
 	if p.PID <= 0 {
-		return errors.New("no process with its UUID runs")
+		return fmt.Errorf("%w: no process with its UUID runs", desktop.ErrGone)
 	}
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if err != nil {
-		return fmt.Errorf("process %d: %w", p.PID, err)
+		return fmt.Errorf("process %d: %w", p.PID, ended(err))
 	}
 	r.pidfd = newPidfd(fd)
 	// From here on the number means this process, or nothing.
 	st, err := readStat(p.PID)
+	if err != nil {
+		return fmt.Errorf("process %d: %w", p.PID, err)
+	}
+	is, err := isDesktop(p.PID, r.spec.UUID, r.spec.User)
 	switch {
 	case err != nil:
 		return fmt.Errorf("process %d: %w", p.PID, err)
 	case p.StartTime != 0 && st.startTime != p.StartTime:
-		return fmt.Errorf("process %d is another one: it was started at tick %d, not %d", p.PID, st.startTime, p.StartTime)
-	case !isDesktop(p.PID, r.spec.UUID, r.spec.User):
-		return fmt.Errorf("process %d is not QEMU with UUID %s of user %s", p.PID, r.spec.UUID, r.spec.User.Name)
+		return fmt.Errorf("%w: process %d is another one: it was started at tick %d, not %d", desktop.ErrGone, p.PID, st.startTime, p.StartTime)
+	case !is:
+		return fmt.Errorf("%w: process %d is not QEMU with UUID %s of user %s", desktop.ErrGone, p.PID, r.spec.UUID, r.spec.User.Name)
 	case exited(fd):
-		return fmt.Errorf("process %d has just ended", p.PID)
+		return fmt.Errorf("%w: process %d has just ended", desktop.ErrGone, p.PID)
 	}
 	r.proc = desktop.Process{PID: p.PID, StartTime: st.startTime, UUID: r.spec.UUID}
 	return nil
