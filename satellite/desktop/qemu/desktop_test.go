@@ -170,6 +170,14 @@ func TestDesktop(t *testing.T) {
 	must(t, os.Rename(spec.Dir+"/qmp.real", spec.Dir+"/qmp"))
 	must(t, d.Ping(t.Context())) // connected anew
 	d.Release()
+
+	// S1: while its process runs a desktop is never called gone, whatever else
+	// cannot be had; the satellite looks again.
+	must(t, os.Rename(spec.Dir, spec.Dir+".away"))
+	if _, err := s.driver().Adopt(t.Context(), spec, p); err == nil || errors.Is(err, desktop.ErrGone) {
+		t.Errorf("adopting without its directory: got %v, want an error that is not ErrGone", err)
+	}
+	must(t, os.Rename(spec.Dir+".away", spec.Dir))
 	d, err = s.driver().Adopt(t.Context(), spec, p)
 	must(t, err)
 	next(t, d, desktop.Ready)
