@@ -103,7 +103,9 @@ func (s *seated) attach(t testing.TB, name string, n int) (server, attachment ui
 	return at.Server, at.Attachment
 }
 
-func load() cluster.Load { return cluster.Load{MemoryTotal: 1 << 40, MemoryFree: 1 << 40, SnapFree: 1 << 40} }
+func load() cluster.Load {
+	return cluster.Load{MemoryTotal: 1 << 40, MemoryFree: 1 << 40, SnapFree: 1 << 40}
+}
 
 func reported(n int) []cluster.Reported {
 	out := make([]cluster.Reported, n)
