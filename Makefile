@@ -6,7 +6,7 @@ export VERDECMD_GUEST := $(CURDIR)/build/guest
 
 VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TOOLS = $(CURDIR)/build/tools
-SCRIPTS = $(shell grep -rlE '^\#!/bin/((ba|da)?sh|busybox sh)' packaging .ci)
+SCRIPTS = $(shell grep -rlE '^\#!/bin/((ba|da)?sh|busybox sh)' packaging .ci docs)
 FUZZTIME = 10s
 ARGS =
 
