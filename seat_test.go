@@ -119,7 +119,7 @@ func (p pane) prompt(text string) {
 	patiently(p.t, "the prompt "+text, func() bool { return strings.HasSuffix(strings.TrimRight(p.screen(), " \n"), text) })
 }
 
-// PROTOCOL 17, lines 11, 12 and 13: the monitor in tmux with the real master,
+// PROTOCOL 17, 11, 12 and 13: the monitor in tmux with the real master,
 // which is killed with -9 while a command is in flight and events are on.
 func TestMonitorInTmux(t *testing.T) {
 	l := alone(t)

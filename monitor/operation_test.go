@@ -315,7 +315,7 @@ func TestTabWithoutAnswer(t *testing.T) {
 	s.until(ready)
 }
 
-// PROTOCOL 10, 17 line 11: events that come while Tab asks are in the person's
+// PROTOCOL 17, 11: events that come while Tab asks are in the person's
 // format, and none is lost or told twice over a break of the connection.
 func TestEventsWhileTabAsks(t *testing.T) {
 	f := newFake()

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// PROTOCOL 11, the transcripts; V-72, V-74, V-76, V-77, V-78, V-79.
+// PROTOCOL 11, the transcripts; PROTOCOL 17, 8: twice is unchanged; V-72, V-74, V-76, V-77, V-78, V-79.
 func TestTranscripts(t *testing.T) {
 	s := serve(t, newFake(), nil).dial(t)
 	s.want("hello", "220 ok proto=1 version=1.0.0 master=cm.example.com level=admin uptime=93612 servers=3 online=2 users=3 reservations=0 alarms=1 seq=4712")
