@@ -50,6 +50,7 @@ var layout = []struct {
 	{"satellite/desktop/**", "satellite/desktop/** settings/**", "a desktop knows nothing of the cluster"},
 	{"satellite/link", "proto proto/wire settings/**", "the link carries, it does not act"},
 	{"satellite/load", "proto settings/**", "the load is measured, whoever wants it"},
+	{"satellite/session", "satellite/desktop satellite/desktop/fake satellite/link proto proto/wire settings/**", "its tests run desktops that behave"},
 	{"satellite/*", "satellite/desktop satellite/link satellite/load proto proto/wire settings/**",
 		"a capability declares the interface that it needs of another one"},
 

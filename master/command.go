@@ -56,7 +56,7 @@ reads the settings again. Desktops run on while the master is away.`,
 			return serve(cmd.Context(), path, service, version, log)
 		},
 	}
-	c.Flags().StringVar(&path, "settings", settings.DefaultPath, "the settings file")
+	c.Flags().StringVar(&path, "settings", settings.DefaultPath, "the settings `file`")
 	c.Flags().BoolVar(&service, "service", false, "end at once, with success, where WIN4_VERDE_CLUSTER_MASTER is not yes (for the service manager)")
 	return append([]*cobra.Command{c}, host.Commands()...)
 }
@@ -144,9 +144,7 @@ func open(ctx context.Context, v *settings.Values, version string, log zerolog.L
 	if err != nil {
 		return cfg, nil, err
 	}
-	if w := creds.Warning(); w != "" {
-		log.Warn().Msg(w)
-	}
+	go creds.Remind(ctx, func(w string) { log.Warn().Msg(w) })
 	dir := settings.MasterDir(v)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return cfg, nil, fmt.Errorf("directory of the database: %w", err)

@@ -44,7 +44,7 @@ leaves the desktops running: the next start finds them again.`,
 			return serve(cmd.Context(), path, version, log)
 		},
 	}
-	c.Flags().StringVar(&path, "settings", settings.DefaultPath, "the settings file")
+	c.Flags().StringVar(&path, "settings", settings.DefaultPath, "the settings `file`")
 	return []*cobra.Command{c, win4Command()}
 }
 
@@ -105,9 +105,7 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 	if err != nil {
 		return Config{}, err
 	}
-	if w := creds.Warning(); w != "" {
-		log.Warn().Msg(w)
-	}
+	go creds.Remind(ctx, func(w string) { log.Warn().Msg(w) })
 	masters, err := settings.Masters(v)
 	if err != nil {
 		return Config{}, err

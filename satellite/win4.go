@@ -58,9 +58,9 @@ A desktop runs on after you leave. Shutting it down from inside ends it.`,
 		},
 	}
 	def, _ := settings.Global().Find(settings.SatSocket)
-	c.Flags().StringVar(&socket, "satellite", def.Default, "the satellite's socket")
-	c.Flags().StringVar(&user, "user", "", "log in as this user (only the satellite's own user may)")
-	c.Flags().StringVar(&shot, "screenshot", "", "write what is on the screen to this PNG file")
+	c.Flags().StringVar(&socket, "satellite", def.Default, "`path` of the satellite's socket")
+	c.Flags().StringVar(&user, "user", "", "log in as the user of this `name` (only the satellite's own user may)")
+	c.Flags().StringVar(&shot, "screenshot", "", "write what is on the screen to this PNG `file`")
 	return c
 }
 

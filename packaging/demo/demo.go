@@ -65,13 +65,13 @@ own --dir, run beside each other. A demo that was stopped goes on where it was.`
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.dir, "dir", "", "the demo's directory (default ./"+defaultDir+")")
-	f.IntVar(&o.satellites, "satellites", 2, "how many satellites, 1 to 16")
-	f.StringSliceVar(&o.users, "users", []string{"alice", "bob", "carol"}, "who gets a desktop")
-	f.StringVar(&o.guest, "guest", guest, "directory of the guest that the desktops start, as make guest makes it")
+	f.StringVar(&o.dir, "dir", "", "the demo's `directory` (default ./"+defaultDir+")")
+	f.IntVar(&o.satellites, "satellites", 2, "how `many` satellites, 1 to 16")
+	f.StringSliceVar(&o.users, "users", []string{"alice", "bob", "carol"}, "the `names` of those who get a desktop")
+	f.StringVar(&o.guest, "guest", guest, "`directory` of the guest that the desktops start, as make guest makes it")
 	f.BoolVar(&o.detach, "detach", false, "leave it running and print the path of the admin socket when the desktops run")
 	f.BoolVar(&o.stop, "stop", false, "end the desktops, the satellites and the master; disks and state stay")
-	f.StringVar(&o.desktops, "desktops", "end", "with --stop: end or keep")
+	f.StringVar(&o.desktops, "desktops", "end", "with --stop: `end|keep` them")
 	f.BoolVar(&o.status, "status", false, "say what runs")
 	f.BoolVar(&o.supervise, "supervise", false, "be the supervisor")
 	f.MarkHidden("supervise")

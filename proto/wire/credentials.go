@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -142,6 +143,22 @@ func (c *Credentials) Warning() string {
 		return ""
 	}
 	return fmt.Sprintf("the own certificate (%s) ends at %s, in %v: make a new one with \"verdecmd enrol\" on the master and restart", c.Identity, c.NotAfter.UTC().Format(time.RFC3339), skew(left))
+}
+
+// Remind tells the Warning, if there is one, now and once a day until ctx ends.
+func (c *Credentials) Remind(ctx context.Context, tell func(warning string)) {
+	day := time.NewTicker(24 * time.Hour)
+	defer day.Stop()
+	for {
+		if w := c.Warning(); w != "" {
+			tell(w)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-day.C:
+		}
+	}
 }
 
 // ServerTLS is for the master's port: it admits satellites of the same
