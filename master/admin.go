@@ -23,7 +23,7 @@ func (b backend) Overview() monitor.Overview {
 	b.m.with(func(c *cluster.Cluster) {
 		for _, s := range c.Servers() {
 			o.Servers++
-			if s.State == cluster.Online && c.Link(s, now) == "up" {
+			if s.State == cluster.Online && c.Link(s, now) != monitor.LinkDown {
 				o.Online++
 			}
 		}

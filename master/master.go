@@ -95,7 +95,7 @@ func New(ctx context.Context, cfg Config) (*Master, error) {
 	}
 	cfg.Limits.LeaseSince = since
 	m := &Master{cfg: cfg, started: now, cluster: cluster.New(cfg.Limits, now), scarce: scarcity{low: map[uint64]bool{}},
-		commits: commits, config: config{start: cfg.Settings, now: cfg.Settings, level: cfg.Level}}
+		commits: commits, config: config{start: cfg.Settings, level: cfg.Level}}
 	if m.events, err = event.New(ctx, event.Config{Store: cfg.Store, Epoch: cfg.Epoch, Log: cfg.Log}); err != nil {
 		return nil, fmt.Errorf("master: %w", err)
 	}

@@ -18,8 +18,7 @@ type config struct {
 	start *settings.Values // as read when the master started; nil: there is no file
 	level *Level
 
-	mu  sync.Mutex       // one change at a time
-	now *settings.Values // as read last
+	mu sync.Mutex // one change at a time
 }
 
 // secret stands for the value of a secret.
@@ -36,7 +35,6 @@ func (m *Master) Apply(v *settings.Values) {
 
 // apply is Apply without the event; config.mu is held.
 func (m *Master) apply(v *settings.Values) {
-	m.config.now = v
 	m.SetLimits(limits(v))
 	m.session.SetWaits(v.Duration(settings.ShutdownWait), v.Duration(settings.LogoffWait))
 	m.tuner.Set(tuning(v))

@@ -42,7 +42,7 @@ type Overview struct {
 	Host          string // the master's host name
 	Uptime        time.Duration
 	Servers       int // known
-	Online        int // of them: state online and link up
+	Online        int // of them: state online and not disconnected
 	Users         int // sessions
 	Reservations  int
 	Alarms        int // active

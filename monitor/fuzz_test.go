@@ -113,7 +113,7 @@ func FuzzDispatch(f *testing.F) {
 
 // FuzzReply: a client gets through whatever a master sends.
 func FuzzReply(f *testing.F) {
-	for _, l := range []string{"200 ok", "210-#id\tname", "650 event seq=1", "", "210", "999 x", "110-x", "20a x", "220 \xff"} {
+	for _, l := range []string{"200 ok", "210-#id\tname", "650 event seq=1", "", "210", "999 x", "110-x", "20a x", "220 \xff", "650 12 20:40:02 alice", `650 {"seq":9}`, "651 lost from=1 to=2", "651 99999999999999999999 x"} {
 		f.Add(l)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
@@ -129,6 +129,9 @@ func FuzzReply(f *testing.F) {
 		}
 		exitCode(l.Code)
 		field(l.Data, "seq")
+		if _, text := eventNumber(l); !strings.HasSuffix(l.Data, text) {
+			t.Errorf("%q is shown as %q", l.Data, text)
+		}
 		choicesOf([]ReplyLine{l, {Code: 213, Last: true}})
 	})
 }

@@ -122,8 +122,8 @@ func TestTuner(t *testing.T) {
 	if err := (Tuning{Levels: Levels{Operators: "no-such-user"}}).Check(); err == nil {
 		t.Error("Check accepts a user that does not exist")
 	}
-	tuner.Set(Tuning{Levels: Levels{Default: "viewer"}, MaxConns: 8, Linger: 50 * time.Millisecond})
-	one := ts.dial(t) // of 7, three are there or on their way out
+	tuner.Set(Tuning{Levels: Levels{Default: "viewer"}, MaxConns: 16, Linger: 50 * time.Millisecond})
+	one := ts.dial(t)
 	one.want("ping", "200 ok")
 	one.wantEOF() // by its linger
 }

@@ -131,6 +131,9 @@ func (s *server) accept(l net.Listener) error {
 	}
 }
 
+// kept is how many connections only UID 0 may take, PROTOCOL 7.6.
+const kept = 8
+
 // admit begins to serve a connection, or tells it why not. It never waits.
 func (s *server) admit(nc net.Conn) {
 	caller, err := s.cfg.Peer(nc)
@@ -141,7 +144,7 @@ func (s *server) admit(nc net.Conn) {
 	}
 	limit := s.tuning().MaxConns
 	if caller.UID != 0 {
-		limit -= min(limit/8, 8) // PROTOCOL 7.6
+		limit -= min(kept, limit-1)
 	}
 	s.mu.Lock()
 	full := s.conns >= limit

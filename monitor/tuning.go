@@ -9,7 +9,7 @@ import (
 // MaxConns and Linger count for connections made afterwards, Idle for all.
 type Tuning struct {
 	Levels   Levels
-	MaxConns int           // VERDECMD_CONN_MAX; 0: 64. An eighth of them, at most 8, is kept for UID 0
+	MaxConns int           // VERDECMD_CONN_MAX; 0: 64. The last 8 of them are kept for UID 0
 	Linger   time.Duration // VERDECMD_CONN_LINGER of short connections; 0: they are not closed
 	Idle     time.Duration // VERDECMD_CONN_IDLE of sessions; 0: no limit
 }

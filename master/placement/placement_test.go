@@ -189,3 +189,24 @@ func TestReasons(t *testing.T) {
 		}
 	}
 }
+
+// The server that takes the place of a removed one is still found.
+func TestRemove(t *testing.T) {
+	var table Table
+	for id := uint64(1); id <= 4; id++ {
+		table.Add(Server{ID: id, FreshUntil: time.Hour, Memory: 1 << 40, Free: 1 << 40, SnapFree: 1, CPU: float64(id) / 10})
+	}
+	table.Remove(0) // 4 2 3
+	table.Remove(2) // 4 2
+	if table.Len() != 2 || table.Server(0).ID != 4 || table.Server(1).ID != 2 {
+		t.Fatalf("left are %d: %v", table.Len(), table.all)
+	}
+	if i := table.Choose(0, &Need{}); i != 1 {
+		t.Errorf("chosen is %d, want 1: the server 2", i)
+	}
+	table.Remove(1)
+	table.Remove(0)
+	if i := table.Choose(0, &Need{}); i != -1 {
+		t.Errorf("chosen of none is %d", i)
+	}
+}
