@@ -390,6 +390,8 @@ func TestConsoleSecret(t *testing.T) {
 	s.typeKeys("quit\r")
 	s.exit()
 	raw, err := os.ReadFile(history)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err != nil || strings.Contains(string(raw), "xyzzy") || strings.Contains(s.all, "xyzzy") {
 		t.Errorf("the secret is in the history (%v) or on the screen:\n%s\n%s", err, raw, s.all)
 	}
