@@ -313,6 +313,17 @@ func TestTabWithoutAnswer(t *testing.T) {
 	s.typeKeys("\r")
 	s.until("is offline.")
 	s.until(ready)
+
+	// After watch and its time, and in every format of the person's.
+	for _, format := range []string{"text", "tsv", "json"} {
+		s.typeKeys("format " + format + "\r")
+		s.until("format")
+		s.until(ready)
+		s.typeKeys("watch 2 serv\t\t\t")
+		s.until("watch 2 server")
+		s.until("list the servers") // both, with what they do
+		s.typeKeys("\x15")
+	}
 }
 
 // PROTOCOL 17, 11: events that come while Tab asks are in the person's
