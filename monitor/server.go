@@ -95,7 +95,8 @@ func Serve(ctx context.Context, l net.Listener, cfg Config) error {
 		log: cfg.Log.With().Str("part", "monitor").Logger(),
 	}
 	s.tunings.Store(s.resolve(cfg.Tuning))
-	unlisten := context.AfterFunc(ctx, func() { l.Close() })
+	// Of stopping, not of ctx: accept must know why it fails.
+	unlisten := context.AfterFunc(stopping, func() { l.Close() })
 	defer unlisten()
 	err := s.accept(l)
 	stop() // also where the listener has failed
