@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,10 +54,19 @@ func run(args []string) int {
 		return e.ExitCode()
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		fmt.Fprintf(os.Stderr, "%s: %v%s\n", name, err, asRoot(err))
 		return 1
 	}
 	return 0
+}
+
+// asRoot says to who is not root that root may do what was refused, unless the
+// error says so itself.
+func asRoot(err error) string {
+	if !errors.Is(err, fs.ErrPermission) || os.Geteuid() == 0 || strings.Contains(err.Error(), "root") {
+		return ""
+	}
+	return "; you are not root: try it as root"
 }
 
 func rootCommand() *cobra.Command {

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) {
 	program := func() { os.Exit(run(os.Args)) }
-	testscript.Main(m, map[string]func(){"verdecmd": program, "verdecmon": program, "win4": program})
+	testscript.Main(m, map[string]func(){"verdecmd": program, "verdecmon": program, "win4": program, "fakeqemu": fakeQEMU})
 }
 
 // TestScript runs the program as users see it: the real binary, real sockets

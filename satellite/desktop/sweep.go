@@ -19,6 +19,20 @@ func RemoveDir(dir string) error {
 	return os.RemoveAll(dir)
 }
 
+// HomeSnap is where the sessions of a user live on a satellite without a snap
+// directory: in the home.
+func HomeSnap(home string) string { return filepath.Join(home, ".win4.snap") }
+
+// RemoveDir is RemoveDir for a session's directory in the user's home, which
+// the user may have replaced by a link to somebody else's: it is removed with
+// the user's rights. Elsewhere it is the same as RemoveDir.
+func (u User) RemoveDir(dir string) error {
+	if filepath.Dir(dir) != HomeSnap(u.Home) {
+		return RemoveDir(dir)
+	}
+	return u.Do(func() error { return RemoveDir(dir) })
+}
+
 // Sweep removes the directories of sessions that nobody wants any more from
 // the snap directory: those for which keep is false. Whatever is not named
 // like a session, or is no directory, stays. It returns what it removed; an

@@ -345,7 +345,7 @@ func (s *session) clean() {
 	if s.leaseOver.Load() {
 		how.Why = "its satellite had no lease from the master for too long"
 	}
-	err := desktop.RemoveDir(s.spec.Dir)
+	err := s.spec.User.RemoveDir(s.spec.Dir)
 	if err == nil {
 		err = s.m.journal.remove(s.spec.Session)
 	}

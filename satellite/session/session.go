@@ -337,7 +337,7 @@ func (m *Manager) dir(u desktop.User, id string) string {
 	if m.cfg.SnapDir != "" {
 		return filepath.Join(m.cfg.SnapDir, id)
 	}
-	return filepath.Join(u.Home, ".win4.snap", id)
+	return filepath.Join(desktop.HomeSnap(u.Home), id)
 }
 
 // bootTime is the default of Config.BootTime.

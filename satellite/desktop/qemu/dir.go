@@ -30,6 +30,9 @@ type sessionDir struct {
 // makeDir creates the directory, which must not exist, for the user alone. The
 // parent may be world-writable if it is sticky like /tmp (V-36).
 func makeDir(path string, user desktop.User, asRoot bool) (_ *sessionDir, err error) {
+	if filepath.Dir(path) == desktop.HomeSnap(user.Home) {
+		return makeHomeDir(path, user)
+	}
 	parentPath, name := filepath.Split(path)
 	parent, err := os.OpenFile(parentPath, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -67,9 +70,52 @@ func makeDir(path string, user desktop.User, asRoot bool) (_ *sessionDir, err er
 	return d, nil
 }
 
+// makeHomeDir is makeDir in the user's home. Everything on the way is the
+// user's, who may have put links there, and a file server may give root no
+// rights there: so it is done with the user's rights.
+func makeHomeDir(path string, user desktop.User) (_ *sessionDir, err error) {
+	d := &sessionDir{path: path, user: user}
+	parent := filepath.Dir(path)
+	err = user.Do(func() error {
+		if err := os.Mkdir(parent, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return noSpace(err, user.Home, overlaySize)
+		}
+		in, err := os.OpenFile(parent, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			return fmt.Errorf("%s is not a directory: remove it, the next login makes one", parent)
+		}
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		name := filepath.Base(path)
+		if err := unix.Mkdirat(int(in.Fd()), name, 0o700); errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("%w: it exists already", desktop.ErrInUse)
+		} else if err != nil {
+			return noSpace(err, parent, overlaySize)
+		}
+		fd, err := unix.Openat(int(in.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return errors.Join(err, unix.Unlinkat(int(in.Fd()), name, unix.AT_REMOVEDIR))
+		}
+		d.f = os.NewFile(uintptr(fd), path)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("session directory %s (WIN4_SNAP_DIR is not set): %w", path, err)
+	}
+	return d, nil
+}
+
 // openDir opens the directory of an earlier start.
 func openDir(path string, user desktop.User) (*sessionDir, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	open := func() (*os.File, error) {
+		return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	}
+	f, err := open()
+	if errors.Is(err, unix.EACCES) { // in a home on a file server that gives root no rights
+		err = user.Do(func() (err error) { f, err = open(); return err })
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +292,7 @@ func (d *sessionDir) close() {
 // remove closes and removes the directory with all that is in it.
 func (d *sessionDir) remove() error {
 	d.close()
-	return desktop.RemoveDir(d.path)
+	return d.user.RemoveDir(d.path)
 }
 
 // lines cuts text into at most n last lines that are safe to show.

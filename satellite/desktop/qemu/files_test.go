@@ -100,6 +100,47 @@ func TestMakeDir(t *testing.T) {
 	}
 }
 
+// V-37, V-36: without a snap directory the session is in the home, made and
+// removed with the user's rights alone, whatever links the user has put there.
+func TestMakeHomeDir(t *testing.T) {
+	needRoot(t)
+	s := newSite(t)
+	parent := desktop.HomeSnap(s.user.Home)
+	path := filepath.Join(parent, "s1")
+	d, err := makeDir(path, s.user, true)
+	must(t, err)
+	var st unix.Stat_t
+	for _, p := range []string{parent, path} {
+		must(t, unix.Lstat(p, &st))
+		if st.Mode != unix.S_IFDIR|0o700 || st.Uid != testUID {
+			t.Errorf("%s: got mode %o of %d, want a directory 0700 of the user", p, st.Mode, st.Uid)
+		}
+	}
+	if _, err := makeDir(path, s.user, true); !errors.Is(err, desktop.ErrInUse) {
+		t.Errorf("a second time: got %v, want ErrInUse", err)
+	}
+	must(t, d.remove())
+	if _, err := os.Lstat(path); err == nil {
+		t.Error("it is still there after remove")
+	}
+
+	// Where root could write and the user cannot.
+	others := filepath.Join(s.dir, "others")
+	must(t, os.MkdirAll(others+"/s1/precious", 0o755), os.Remove(parent), os.Symlink(others, parent))
+	if _, err := makeDir(filepath.Join(parent, "s2"), s.user, true); err == nil || !strings.Contains(err.Error(), "remove it") {
+		t.Errorf("through a link: got %v, want an error with the fix", err)
+	}
+	if err := s.user.RemoveDir(path); err == nil {
+		t.Error("removing through a link: got nil, want an error")
+	}
+	if entries, _ := os.ReadDir(others); len(entries) != 1 {
+		t.Errorf("the link was followed: %v", entries)
+	}
+	if _, err := os.Stat(others + "/s1/precious"); err != nil {
+		t.Errorf("the link was followed: %v", err)
+	}
+}
+
 // The user owns the directory and may put anything there; root is not led by it.
 func TestHostileDir(t *testing.T) {
 	needRoot(t)

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"verdecmd/packaging/guest/guesttest"
+)
+
+// V-23, V-37 without WIN4_SNAP_DIR, V-80, V-06: one computer is master and
+// satellite with one settings file and everything below one WIN4_STATE_DIR; a
+// user logs in and gets a real desktop, which lives in the home.
+func TestRealAllInOne(t *testing.T) {
+	t.Parallel()
+	r := newReal(t)
+	host, err := os.Hostname()
+	check(t, err)
+	r.write("m", values{"WIN4_VERDE_CLUSTER_MASTER": "yes", "WIN4_STATE_DIR": r.path("state"), "VERDECMD_SOCKET": r.path("sock"),
+		"WIN4_VERDE_SAT_SOCKET": r.path("sat1"), "WIN4_VERDE_LISTEN": "127.0.0.1:" + r.port, "WIN4_PASSWD_FILE": r.path("passwd"), "WIN4_ACCEL": "tcg"})
+	r.run(0, "verdecmd", "init", "--settings", r.path("m"))
+	r.run(0, "verdecmd", "enrol", host, "--settings", r.path("m"))
+	for _, f := range []string{"vmlinux", "initrd", "disk.qcow2", "desktop.conf"} {
+		b, err := os.ReadFile(filepath.Join(guesttest.Dir(t), f))
+		check(t, err, os.WriteFile(r.path("pub/win4/"+f), b, 0o644))
+	}
+	r.master(nil, "")
+	d := &daemon{r: r, name: host, settings: r.path("m")}
+	d.start()
+	r.until("the local satellite", func() bool { return strings.Contains(r.admin("servers"), "\t"+host+"\t") && r.link(1) == "up" })
+	if kind := r.value("snapkind", "server", "1"); kind != "network" || !strings.Contains(d.log.String(), "WIN4_SNAP_DIR is not set") {
+		t.Errorf("snapkind is %s, want network, and the log is to warn", kind)
+	}
+
+	// V-36 in the home: a link of the user's leads root nowhere.
+	check(t, os.Mkdir(r.path("precious"), 0o777), os.Chmod(r.path("precious"), 0o777), os.Symlink(r.path("precious"), r.path("home/bob/.win4.snap")))
+	if out := r.win4(1, 1, "bob"); !strings.Contains(out, "remove it, the next login makes one") {
+		t.Errorf("a link in the place of .win4.snap: %s", out)
+	}
+	if names, _ := os.ReadDir(r.path("precious")); len(names) > 0 {
+		t.Errorf("the satellite followed the user's link: %v", names)
+	}
+
+	r.win4(0, 1, "alice")
+	r.until("the desktop", func() bool { return r.value("state", "user", "alice") == "running" })
+	own := r.path("home/alice/.win4.snap/" + r.value("session", "user", "alice"))
+	info, err := os.Stat(own)
+	check(t, err)
+	if uid := info.Sys().(*syscall.Stat_t).Uid; info.Mode() != fs.ModeDir|0o700 || uid != firstRealUID {
+		t.Errorf("%s: mode %v, owner %d", own, info.Mode(), uid)
+	}
+	began := time.Now()
+	r.admin("abortuser", "alice")
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("abortuser took %v, want less than 3 s", took)
+	}
+	if _, err := os.Stat(own); err == nil || len(r.desktops()) > 0 {
+		t.Errorf("after the abort: %s is there (%v), %d processes run", own, err, len(r.desktops()))
+	}
+}
+
+// V-19: a computer that cannot run desktops says so, gets none, and a login
+// explains. V-49: the cluster knows one desktop of a user, by its name. V-98:
+// another version is registered, gets nothing, and the reason is shown.
+func TestRealUnfit(t *testing.T) {
+	t.Parallel()
+	r := newReal(t)
+	r.master(nil, "")
+	// An empty file in the place of the device, where there is one at all.
+	r.satellite(1, values{"WIN4_ACCEL": "kvm"}, "test ! -e /dev/kvm || mount --bind "+r.path("passwd")+" /dev/kvm")
+	const fix = "without it desktops run slowly, allow that by WIN4_ACCEL=auto"
+	if got := r.value("problems", "server", "1"); !strings.Contains(got, fix) {
+		t.Errorf("problems: %s", got)
+	}
+	if got := r.value("why", "server", "1"); !strings.Contains(got, fix) {
+		t.Errorf("why: %s", got)
+	}
+	if out := r.win4(1, 1, "alice"); !strings.Contains(out, "server 1 (sat1) cannot run desktops") || !strings.Contains(out, fix) {
+		t.Errorf("win4: %s", out)
+	}
+	if out := r.win4(1, 1, "xreplica"); !strings.Contains(out, "xreplica has no desktop") {
+		t.Errorf("a user who has win4.replica and no win4: %s", out)
+	}
+	if _, err := os.Stat(r.path("home/xreplica/win4.replica")); err != nil {
+		t.Errorf("win4.replica was touched: %v", err)
+	}
+
+	old := r.puppet(t, 2, func(l *puppet) { l.protocol, l.version = 99, "99.1" })
+	defer old.end()
+	r.until("the other version", func() bool { return strings.Contains(r.admin("servers"), "\tsat2\t") })
+	const reason = "its software 99.1 speaks another version of the link's protocol than the master; install the same version on both"
+	if got := r.value("why", "server", "2"); !strings.Contains(got, reason) {
+		t.Errorf("why: %s", got)
+	}
+	if out := r.win4(1, 1, "alice"); !strings.Contains(out, reason) || len(r.desktops()) > 0 {
+		t.Errorf("win4: %s", out)
+	}
+}
+
+// V-10: the interval between reports changes while everything runs, by setting
+// and by SIGHUP: reports are counted.
+func TestRealInterval(t *testing.T) {
+	t.Parallel()
+	r := newReal(t)
+	m := r.master(values{"WIN4_VERDE_STATS_INTERVAL": "60"}, "")
+	l := r.puppet(t, 1, nil)
+	defer l.end()
+	r.until("the link", func() bool { return strings.Contains(r.admin("servers"), "\tsat1\t") })
+	during := func(d time.Duration) int {
+		before := l.reports.Load()
+		time.Sleep(d) // what is measured is time
+		return int(l.reports.Load() - before)
+	}
+	if n := during(1500 * time.Millisecond); n > 1 {
+		t.Errorf("%d reports in 1.5 s at one a minute", n)
+	}
+	r.admin("setting", "WIN4_VERDE_STATS_INTERVAL", "1")
+	if n := during(4 * time.Second); n < 2 || n > 6 {
+		t.Errorf("%d reports in 4 s at one a second", n)
+	}
+	r.run(0, "verdecmd", "settings", "set", "--settings", r.path("m"), "WIN4_VERDE_STATS_INTERVAL", "60")
+	check(t, m.cmd.Process.Signal(syscall.SIGHUP))
+	r.until("the settings", func() bool { return strings.Contains(m.log.String(), "settings read again") })
+	if n := during(2500 * time.Millisecond); n > 2 {
+		t.Errorf("%d reports in 2.5 s at one a minute again", n)
+	}
+}
+
+// V-34: the master is found by its name, also when the name has got another
+// address meanwhile, and behind the second of two addresses.
+func TestRealName(t *testing.T) {
+	t.Parallel()
+	r := newReal(t)
+	m := r.master(nil, "")
+	hosts := func(ip string) { check(t, os.WriteFile(r.path("hosts"), []byte(ip+" master.test\n"), 0o644)) }
+	hosts("127.0.0.1")
+	r.satellite(1, values{"WIN4_VERDE_CMADDR": "master.test:" + r.port}, "mount --bind "+r.path("hosts")+" /etc/hosts")
+	r.satellite(2, values{"WIN4_VERDE_CMADDR": "127.0.0.4:" + r.port + ",127.0.0.1:" + r.port}, "")
+	m.kill()
+	r.run(0, "verdecmd", "settings", "set", "--settings", r.path("m"), "WIN4_VERDE_LISTEN", "127.0.0.4:"+r.port)
+	m.start()
+	r.until("the master's socket", r.ready)
+	hosts("127.0.0.4")
+	for n := 1; n <= 2; n++ {
+		r.until(fmt.Sprintf("satellite %d at the new address", n), func() bool { return r.link(n) == "up" })
+	}
+}
+
+// V-37 on tmpfs, V-38: the kind of the snap directory is shown; where it gets
+// full an event tells so and logins go elsewhere, until there is space again.
+func TestRealSnapFull(t *testing.T) {
+	t.Parallel()
+	r := newReal(t)
+	r.master(nil, "")
+	check(t, os.Mkdir(r.path("snapsat1"), 0o711))
+	s := r.satellite(1, values{"WIN4_SNAP_RESERVE": "16"}, "mount -t tmpfs -o size=48m,mode=711 none "+r.path("snapsat1"))
+	r.satellite(2, nil, "")
+	if one, two := r.value("snapkind", "server", "1"), r.value("snapkind", "server", "2"); one != "tmpfs" || two == "tmpfs" {
+		t.Errorf("kinds of the snap directories: %s and %s", one, two)
+	}
+	if !strings.Contains(s.log.String(), "not on a local disk") {
+		t.Error("the satellite does not warn of the tmpfs")
+	}
+	r.admin("offlineserver", "2")
+	r.win4(0, 1, "alice") // it can be used
+	r.admin("onlineserver", "2")
+
+	filler := s.inside(r.path("snapsat1/filler"))
+	check(t, os.WriteFile(filler, make([]byte, 40<<20), 0o600))
+	r.until("the full disk", func() bool { return strings.Contains(r.value("why", "server", "1"), "above the reserve of 16 MiB") })
+	for _, u := range []string{"bob", "carol", "dave"} {
+		if out := r.win4(3, 1, u); !strings.Contains(out, "referred 2 sat2") {
+			t.Errorf("%s: %s", u, out)
+		}
+	}
+	if out := r.win4(0, 1, "alice"); !strings.Contains(out, "was there already") {
+		t.Errorf("the desktop that runs there: %s", out)
+	}
+	if out := r.run(0, "verdecmon", "-s", r.path("sock"), "-t", "1", "events", "on", "since=1"); !strings.Contains(out, "space") {
+		t.Errorf("no event tells of the space: %s", out)
+	}
+	check(t, os.Remove(filler))
+	r.until("space", func() bool { return r.value("score", "server", "1") != "" })
+}
+
+// V-05: who may not do something is told what is missing; root's commands by
+// somebody else, the monitor, and a login in another's name.
+func TestRealRefusals(t *testing.T) {
+	t.Parallel()
+	r := newReal(t)
+	r.master(nil, "")
+	r.satellite(1, nil, "")
+	for _, name := range []string{"verdecmd", "verdecmon", "win4"} { // where others may execute it
+		b, err := os.ReadFile(r.path("fakeqemu"))
+		check(t, err, os.WriteFile(r.path(name), b, 0o755))
+	}
+	as := []string{"setpriv", "--reuid=31001", "--regid=31001", "--clear-groups"}
+	tests := map[string]struct {
+		args []string
+		code int
+		want string
+	}{
+		"monitor":  {[]string{"verdecmon", "-s", r.path("sock"), "servers"}, 4, "you may not use " + r.path("sock") + " (owner root:root). Try as root, or see VERDECMD_CONN_GID."},
+		"settings": {[]string{"verdecmd", "settings", "set", "--settings", r.path("m"), "VERDECMD_LOGLEVEL", "debug"}, 1, "permission denied"},
+		"init":     {[]string{"verdecmd", "init", "--settings", r.path("m")}, 1, "permission denied"},
+		"enrol":    {[]string{"verdecmd", "enrol", "x", "--settings", r.path("m")}, 1, "permission denied"},
+		"master":   {[]string{"verdecmd", "master", "--settings", r.path("m")}, 1, "permission denied"},
+		"win4":     {[]string{"win4", "--satellite", r.path("sat1"), "--user", "alice"}, 1, `UID 31001 may not log in as "alice": only the satellite's own user (UID 0) may name another`},
+	}
+	for name, tt := range tests {
+		if out := r.run(tt.code, append(append(as, r.path(tt.args[0])), tt.args[1:]...)...); !strings.Contains(out, tt.want) {
+			t.Errorf("%s: got %q, want %q", name, out, tt.want)
+		} else if tt.want == "permission denied" && !strings.Contains(out, "root") {
+			t.Errorf("%s: got %q, want it to say that root may", name, out)
+		}
+	}
+}
