@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"verdecmd/master/host"
 	pb "verdecmd/proto"
 	"verdecmd/proto/wire"
 )
@@ -24,12 +25,14 @@ type puppet struct {
 	end      func()
 }
 
-// puppet enrols the nth satellite and keeps its link until end is called.
+// puppet enrols the nth satellite and keeps its link until end is called. It
+// fits a cluster of newReal's settings.
 func (r *real) puppet(t *testing.T, n int, change func(*puppet)) *puppet {
 	t.Helper()
 	name := "sat" + strconv.Itoa(n)
 	if _, err := os.Stat(r.path("k" + name)); err != nil {
-		r.run(0, "verdecmd", "enrol", name, "--settings", r.path("m"), "--out", r.path("k"+name))
+		_, err := host.Enrol(r.path("master/pki"), name, r.path("k"+name), time.Now())
+		check(t, err)
 	}
 	creds, err := wire.Load(r.path("k"+name), wire.Satellite)
 	check(t, err)

@@ -1,0 +1,262 @@
+package main
+
+import (
+	"io"
+	"maps"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// V-91 in both policies, and what waits beside it: while the lease of a silent
+// server runs out, the other stories are played.
+func TestRealLost(t *testing.T) {
+	t.Parallel()
+	r := newReal(t)
+	lease := values{"WIN4_VERDE_LOST_SESSIONS": "lease", "WIN4_VERDE_LEASE_SELF": "20"}
+	r.master(lease, "")
+	r.run(0, "verdecmd", "settings", "set", "--settings", r.path("m"), "WIN4_VERDE_LEASE_REPLACE", "52")
+	r.all[0].kill()
+	r.all[0].start()
+	r.until("the socket", r.ready)
+	p := newProxy(t, "127.0.0.1:"+r.port)
+	through := maps.Clone(lease)
+	through["WIN4_VERDE_CMADDR"] = p.Addr().String()
+	r.satellite(1, through, "")
+	r.satellite(2, lease, "")
+	r.admin("offlineserver", "2")
+	r.win4(0, 1, "alice")
+	r.admin("onlineserver", "2")
+	p.cut()
+	cut := time.Now()
+	r.until("the loss", func() bool { return strings.Contains(r.admin("users"), "\tlost\t") })
+	if out := r.win4(1, 2, "alice"); !strings.Contains(out, "server 1 (sat1), which has been silent") || !strings.Contains(out, "else the session counts as ended in") {
+		t.Errorf("while the lease runs: %s", out)
+	}
+
+	t.Run("hold", realHold)
+	t.Run("kills", realKills)
+
+	// The satellite ends the desktop by itself, and long after that the user is
+	// let in elsewhere, with no word of an administrator. That the two desktops
+	// are never there together is what the witness sees (S1).
+	r.until("the end of the desktop", func() bool { return len(r.desktops()) == 0 })
+	if took := time.Since(cut); took < 15*time.Second {
+		t.Errorf("the desktop was ended after %v, with a lease of 20 s", took)
+	}
+	r.until("the end of the lease", func() bool {
+		_, code := r.try("win4", "--satellite", r.path("sat2"), "--user", "alice")
+		return code == 0
+	})
+	if took := time.Since(cut); took < 50*time.Second || took > 60*time.Second {
+		t.Errorf("the user was let in after %v, want 52 s", took)
+	}
+	if n := len(r.desktops()); n != 1 {
+		t.Errorf("%d desktops", n)
+	}
+}
+
+// V-91, hold: refused with the server, its silence and the command; after the
+// administrator's word the login works.
+func realHold(t *testing.T) {
+	r := newReal(t)
+	r.master(nil, "")
+	dead := r.satellite(1, nil, "")
+	r.satellite(2, nil, "")
+	r.admin("offlineserver", "2")
+	r.win4(0, 1, "alice")
+	r.admin("onlineserver", "2")
+	dead.kill() // and all that it ran: the power is off
+	for pid := range r.desktops() {
+		check(t, syscall.Kill(pid, syscall.SIGKILL))
+	}
+	r.until("the loss", func() bool { return strings.Contains(r.admin("users"), "\tlost\t") })
+	if out := r.win4(1, 2, "alice"); !strings.Contains(out, "server 1 (sat1), which has been silent") || !strings.Contains(out, `"fenceserver 1"`) {
+		t.Errorf("hold: %s", out)
+	}
+	r.admin("fenceserver", "1")
+	r.win4(0, 2, "alice")
+
+	// V-36: what the dead satellite's sessions left on its disk goes when it is back.
+	if left, _ := os.ReadDir(r.path("snapsat1")); len(left) != 1 {
+		t.Errorf("left after the crash: %v, want the directory of the session", left)
+	}
+	dead.start()
+	r.until("the sweep", func() bool { left, _ := os.ReadDir(r.path("snapsat1")); return len(left) == 0 })
+	if n := len(r.desktops()); n != 1 {
+		t.Errorf("%d desktops of alice", n)
+	}
+}
+
+// S7, V-95, V-39, V-40: desktops outlive kill -9 of satellites and master, the
+// same processes. V-08, S4: without a master nobody new gets in, and who has a
+// desktop gets it. S18: afterwards everything is as before.
+func realKills(t *testing.T) {
+	r := newReal(t)
+	m := r.master(nil, "")
+	sats := []*daemon{r.satellite(1, nil, ""), r.satellite(2, nil, "")}
+	at := map[string]int{}
+	for _, u := range realUsers[:6] {
+		at[u] = 1
+		if _, code := r.try("win4", "--satellite", r.path("sat1"), "--user", u); code != 0 {
+			at[u] = 2
+			r.win4(0, 2, u)
+		}
+	}
+	before := slices.Sorted(maps.Keys(r.desktops()))
+	running := func() bool {
+		return strings.Count(r.run(-1, "verdecmon", "-s", r.path("sock"), "users", "state=running"), "\trunning\t") == 6
+	}
+	same := func(what string) {
+		t.Helper()
+		r.until("all six desktops after "+what, running)
+		if now := slices.Sorted(maps.Keys(r.desktops())); !slices.Equal(now, before) {
+			t.Errorf("%s: processes %v, before %v", what, now, before)
+		}
+	}
+	same("the logins")
+	if len(before) != 6 {
+		t.Fatalf("%d desktops", len(before))
+	}
+	for i := range 8 {
+		s := sats[i%2]
+		s.kill()
+		s.start()
+		id := strconv.Itoa(i%2 + 1)
+		r.until("the link", func() bool { return r.link(i%2+1) == "up" && r.value("sessions", "server", id) != "" })
+		same("kill -9 of " + s.name)
+	}
+
+	m.kill()
+	type answer struct {
+		out  string
+		code int
+	}
+	refused := make(chan answer, 1)
+	go func() {
+		out, code := r.try("win4", "--satellite", r.path("sat1"), "--user", "xlink")
+		refused <- answer{out, code}
+	}()
+	for u, n := range at {
+		if out := r.win4(0, n, u); !strings.Contains(out, "was there already") {
+			t.Errorf("%s without a master: %s", u, out)
+		}
+	}
+	if a := <-refused; a.code != 1 || !strings.Contains(a.out, "cannot be reached since 5 s, so no new desktop is started here") {
+		t.Errorf("a new login without a master: %d, %s", a.code, a.out)
+	}
+	m.start()
+	back := time.Now()
+	r.until("the socket", r.ready)
+	same("kill -9 of the master")
+	if took := time.Since(back); took > 20*time.Second {
+		t.Errorf("users were complete after %v, want 20 s", took)
+	}
+
+	// S18: logins and ends, and a count of what is open.
+	again := func() {
+		for range 5 {
+			n := 1
+			if _, code := r.try("win4", "--satellite", r.path("sat1"), "--user", "xlink"); code == 3 {
+				n = 2
+			}
+			r.win4(0, n, "xlink")
+			r.admin("abortuser", "xlink")
+		}
+	}
+	again()
+	count := func() []int {
+		g, err := strconv.Atoi(strings.Fields(metric(r, "go_goroutines"))[0])
+		check(t, err)
+		return []int{m.files(), sats[0].files(), sats[1].files(), g}
+	}
+	was := count()
+	again()
+	r.until("as many files and goroutines as before", func() bool {
+		now := count()
+		for i := range now {
+			if now[i] > was[i]+2 {
+				t.Logf("files of master and satellites, goroutines of the master: %v, before %v", now, was)
+				return false
+			}
+		}
+		return true
+	})
+	same("it all")
+}
+
+// metric is the value of a metric of the master without labels.
+func metric(r *real, name string) string {
+	r.t.Helper()
+	for line := range strings.Lines(r.admin("metrics")) {
+		if v, ok := strings.CutPrefix(line, name+" "); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	r.t.Fatalf("no metric %s", name)
+	return ""
+}
+
+// proxy is a line between a satellite and the master that can be cut.
+type proxy struct {
+	net.Listener
+	mu    sync.Mutex // guards what follows
+	conns []net.Conn
+	off   bool
+}
+
+func newProxy(t *testing.T, to string) *proxy {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	p := &proxy{Listener: l}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			a, err := l.Accept()
+			if err != nil {
+				return
+			}
+			b, err := net.Dial("tcp", to)
+			if err != nil {
+				a.Close()
+				continue
+			}
+			if !p.take(a, b) {
+				continue
+			}
+			wg.Go(func() { io.Copy(a, b); a.Close() })
+			wg.Go(func() { io.Copy(b, a); b.Close() })
+		}
+	})
+	t.Cleanup(func() { l.Close(); p.cut(); wg.Wait() })
+	return p
+}
+
+func (p *proxy) take(conns ...net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.off {
+		for _, c := range conns {
+			c.Close()
+		}
+		return false
+	}
+	p.conns = append(p.conns, conns...)
+	return true
+}
+
+// cut ends all connections, and every new one at once.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.off = true
+	for _, c := range p.conns {
+		c.Close()
+	}
+}
