@@ -22,6 +22,7 @@ var (
 	ErrBadConfig = errors.New("bad desktop.conf")         //
 	ErrInUse     = errors.New("the disk is in use")       // another process holds the image lock
 	ErrNetwork   = errors.New("no network for a desktop") // the bridge of WIN4_NETWORK is missing, for example
+	ErrHalted    = errors.New("the desktop waits")        // of Ping: what it writes does not fit the disk
 )
 
 // User is the account that a desktop runs as.
@@ -106,7 +107,9 @@ type Desktop interface {
 	// Kill ends the process group by SIGKILL.
 	Kill() error
 
-	// Ping returns nil if the hypervisor answered within ctx.
+	// Ping returns nil if the hypervisor answered within ctx and the guest
+	// runs. Where QEMU has halted the guest because the disk is full, it lets
+	// the guest try again, and returns ErrHalted.
 	Ping(ctx context.Context) error
 
 	// Screenshot returns the picture on the screen as PNG.

@@ -233,11 +233,14 @@ func words(r Reason, detail string) string {
 	return "nothing is known about the cause"
 }
 
-// Answered: the hypervisor answered a ping.
+// Answered: the hypervisor answered a ping, and the guest runs.
 func (m *Machine) Answered(now time.Time) []Action {
 	m.answered, m.misses = now, 0
-	if m.phase == PhaseHung {
+	switch {
+	case m.phase == PhaseHung:
 		return m.become(PhaseRunning, "")
+	case m.phase == PhaseStarting && m.why != "": // it was halted
+		return m.become(PhaseStarting, "")
 	}
 	return nil
 }
@@ -251,6 +254,19 @@ func (m *Machine) Missed(now time.Time) []Action {
 		return nil
 	}
 	return m.become(PhaseHung, fmt.Sprintf("QEMU has not answered for %d s", int(silent.Seconds())))
+}
+
+// Halted: the hypervisor answered, but has halted the guest, for the reason
+// why. A desktop that has not started yet has until its time for that to end.
+func (m *Machine) Halted(now time.Time, why string) []Action {
+	m.answered, m.misses = now, 0
+	switch {
+	case m.phase == PhaseStarting && m.why != why:
+		return m.become(PhaseStarting, why)
+	case m.phase == PhaseRunning, m.phase == PhaseHung && m.why != why:
+		return m.become(PhaseHung, why)
+	}
+	return nil
 }
 
 // Shutdown orders to ask the guest. It never leads to force.
@@ -314,7 +330,11 @@ func (m *Machine) Tick(now time.Time) []Action {
 	if due(m.startBy, now) {
 		m.startBy = time.Time{}
 		if m.phase == PhaseStarting {
-			out = append(out, m.become(PhaseFailed, fmt.Sprintf("the guest was not ready within %d s", int(m.limits.StartTimeout.Seconds())))...)
+			why := fmt.Sprintf("the guest was not ready within %d s", int(m.limits.StartTimeout.Seconds()))
+			if m.why != "" {
+				why += ": " + m.why
+			}
+			out = append(out, m.become(PhaseFailed, why)...)
 		}
 	}
 	return out

@@ -74,6 +74,8 @@ func feed(t interface {
 		return m.Answered(now)
 	case "missed":
 		return m.Missed(now)
+	case "halted":
+		return m.Halted(now, "no space left in /snap")
 	case "shutdown":
 		return m.Shutdown(now)
 	case "abort":
@@ -270,6 +272,31 @@ func TestMachine(t *testing.T) {
 			want:  []string{"2s report"},
 			phase: PhaseRunning,
 		},
+		"a halted guest hangs at once, and comes back": {
+			story: []string{"0s started", "2s ready", "7s halted", "12s halted", "17s answered", "22s answered"},
+			want:  []string{"2s report", "7s report", "17s report"},
+			phase: PhaseRunning,
+		},
+		"halted says why": {
+			story: []string{"0s started", "2s ready", "7s halted"},
+			want:  []string{"2s report", "7s report"},
+			phase: PhaseHung, why: "no space left in /snap",
+		},
+		"halted while it starts: goes on": {
+			story: []string{"0s started", "5s halted", "10s halted", "15s answered", "20s ready"},
+			want:  []string{"5s report", "15s report", "20s report"},
+			phase: PhaseRunning,
+		},
+		"halted while it starts, too long": {
+			story: []string{"0s started", "5s halted", "185s halted"},
+			want:  []string{"5s report", "3m0s report"},
+			phase: PhaseFailed, why: "not ready within 180 s: no space left in /snap",
+		},
+		"halted while it stops: the limit counts": {
+			story: []string{"0s started", "2s ready", "10s logoff 15s", "12s halted", "26s exited quit"},
+			want:  []string{"2s report", "10s report ask", "20s ask", "25s report quit", "26s clean report"},
+			phase: PhaseEnded, how: HowAbort,
+		},
 		"hung is aborted": {
 			story: []string{"0s started", "2s ready", "9s missed", "19s missed", "20s abort", "21.1s exited crashed"},
 			want:  []string{"2s report", "19s report", "20s report quit", "21s kill", "21.1s clean report"},
@@ -391,7 +418,7 @@ func TestRestore(t *testing.T) {
 // (V-80), provided that SIGKILL works; without either nothing is killed; and
 // there is exactly one Clean.
 func TestLadderEnds_LV3(t *testing.T) {
-	steps := []string{"started", "ready", "stopping", "answered", "missed", "shutdown", "tick", "restart",
+	steps := []string{"started", "ready", "stopping", "answered", "missed", "halted", "shutdown", "tick", "restart",
 		"logoff 0s", "logoff 7s", "logoff 90s", "abort"}
 	rapid.Check(t, func(t *rapid.T) {
 		w := world{t: t, m: NewMachine(Limits{StartTimeout: 20 * time.Second}, t0), now: t0}

@@ -274,7 +274,8 @@ func (l *Link) Claim(ctx context.Context, user string, uid uint32) (reply *pb.Cl
 	if c == nil {
 		return nil, 0, ErrDown
 	}
-	ctx, cancel := c.call(ctx)
+	// A user who leaves meanwhile does not end the call: it would end the link.
+	ctx, cancel := c.call(context.WithoutCancel(ctx))
 	defer cancel()
 	reply, err = c.client.Claim(ctx, &pb.ClaimRequest{User: user, Uid: uid, Attachment: c.attachment})
 	if err != nil {

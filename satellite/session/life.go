@@ -17,7 +17,8 @@ import (
 const (
 	askWithin  = 5 * time.Second
 	quitWithin = time.Second
-	serialMax  = 12 // lines of the console that are told of a failed desktop
+	serialMax  = 12   // lines of the console that are told of a failed desktop
+	maxPath    = 4096 // of the display
 )
 
 // session is one session. Its goroutine alone touches machine, desk and entry.
@@ -134,11 +135,7 @@ func (s *session) run(ctx context.Context) {
 			s.look(ctx)
 		case err := <-s.pings:
 			s.pinging = false
-			if err == nil {
-				todo = s.machine.Answered(time.Now())
-			} else {
-				todo = s.machine.Missed(time.Now())
-			}
+			todo = s.pinged(err)
 		case <-timer.C:
 			todo = s.machine.Tick(time.Now())
 		}
@@ -226,6 +223,30 @@ func (s *session) happened(e desktop.Event) []desktop.Action {
 	return nil
 }
 
+// pinged takes the outcome of a look at the hypervisor.
+func (s *session) pinged(err error) []desktop.Action {
+	now := time.Now()
+	switch {
+	case err == nil:
+		todo := s.machine.Answered(now)
+		if todo != nil {
+			s.log.Info().Msg("the desktop goes on")
+		}
+		return todo
+	case errors.Is(err, desktop.ErrHalted):
+		todo := s.machine.Halted(now, err.Error())
+		if todo != nil {
+			s.log.Error().Str("state", string(s.machine.Phase())).Err(err).Msg("the desktop is halted")
+		}
+		return todo
+	}
+	todo := s.machine.Missed(now)
+	if todo != nil {
+		s.log.Error().Str("why", s.machine.Why()).Msg("the desktop hangs")
+	}
+	return todo
+}
+
 // perform does what the rules ask for.
 func (s *session) perform(ctx context.Context, todo []desktop.Action) {
 	for _, a := range todo {
@@ -311,13 +332,15 @@ func (s *session) show() {
 	row := &pb.Session{
 		Id: e.Spec.Session, User: e.Spec.User.Name, Uid: e.Spec.User.UID, Desktop: s.m.cfg.DesktopName, Image: imageName(e.Spec.Image),
 		State: string(s.machine.Phase()), StartedUnix: e.Started.Unix(), Client: e.Client,
-		MemoryBytes: uint64(e.Spec.MemoryMiB) << 20, Cpu: s.usage.cpu, Pid: int32(e.Process.PID), Why: s.machine.Why(),
+		MemoryBytes: uint64(e.Spec.MemoryMiB) << 20, Cpu: s.usage.cpu, Pid: int32(e.Process.PID), Why: wire.Clean(s.machine.Why(), maxText),
 		Current: s.current(),
 	}
 	if s.desk != nil {
-		row.Display = s.desk.Display()
+		row.Display = wire.Clean(s.desk.Display(), maxPath)
 		if s.machine.Phase() == desktop.PhaseFailed {
-			row.Serial = s.desk.Serial(serialMax)
+			for _, line := range s.desk.Serial(serialMax) {
+				row.Serial = append(row.Serial, wire.Clean(line, maxText))
+			}
 		}
 	}
 	s.shown.Store(row)
@@ -345,6 +368,7 @@ func (s *session) clean() {
 	if s.leaseOver.Load() {
 		how.Why = "its satellite had no lease from the master for too long"
 	}
+	how.Why = wire.Clean(how.Why, maxText)
 	err := s.spec.User.RemoveDir(s.spec.Dir)
 	if err == nil {
 		err = s.m.journal.remove(s.spec.Session)

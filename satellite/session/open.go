@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/big"
 	"time"
+	"unicode/utf8"
 
 	pb "verdecmd/proto"
 	"verdecmd/proto/wire"
@@ -16,6 +17,7 @@ import (
 
 const (
 	progressEvery = time.Second
+	maxName       = 256 // bytes of a login name, as the master takes it
 	settleTries   = 20 // while the master still learns that a session has ended here
 	settleWait    = 250 * time.Millisecond
 )
@@ -30,6 +32,9 @@ type Opened struct {
 // Open gives a user the desktop: the one that runs here, else the one that the
 // master says, else a new one. progress is told what is being waited for.
 func (m *Manager) Open(ctx context.Context, u desktop.User, client string, progress func(text string)) (Opened, error) {
+	if n := len(u.Name); n == 0 || n > maxName || !utf8.ValidString(u.Name) {
+		return Opened{}, wire.Errorf(wire.BadRequest, "the account %.40q cannot log in: its name is longer than %d bytes or not UTF-8", u.Name, maxName)
+	}
 	o, err := m.open(ctx, u, client, progress)
 	if err != nil && ctx.Err() == nil {
 		m.refuse(u.Name, err)
@@ -224,7 +229,11 @@ func (m *Manager) await(ctx context.Context, s *session, existing bool, progress
 			return Opened{}, wire.Errorf(wire.Unreachable, "this satellite is being stopped; the desktop goes on, log in again in a moment")
 		case <-changed:
 		case <-tick.C:
-			progress(fmt.Sprintf("the desktop is starting (%d s)", int(time.Since(began).Seconds())))
+			text := fmt.Sprintf("the desktop is starting (%d s)", int(time.Since(began).Seconds()))
+			if row.Why != "" {
+				text += ": " + row.Why
+			}
+			progress(text)
 		case <-ctx.Done():
 			return Opened{}, ctx.Err()
 		}

@@ -88,6 +88,11 @@ type recent[T any] struct {
 
 const keepRecent = 256
 
+// maxText bounds each text of a message to the master, in bytes. Users and
+// guests have a hand in some: a file name that is no UTF-8 or a console line
+// without end must not break the link that all sessions share.
+const maxText = 512
+
 func (r *recent[T]) add(version uint64, x T) {
 	r.at, r.items = append(r.at, version), append(r.items, x)
 	if n := len(r.at) - keepRecent; n > 0 {
@@ -329,7 +334,7 @@ func (m *Manager) refuse(user string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.touch()
-	m.refused.add(m.version, &pb.Refused{User: user, Text: err.Error()})
+	m.refused.add(m.version, &pb.Refused{User: user, Text: wire.Clean(err.Error(), maxText)})
 }
 
 // dir is where a session lives.

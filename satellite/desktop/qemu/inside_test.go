@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -25,6 +26,7 @@ func TestInside(t *testing.T) {
 	if os.Getenv(insideEnv) != "" {
 		t.Run("bridge", bridged)
 		t.Run("full disk", fullDisk)
+		t.Run("full later", fullLater)
 		return
 	}
 	guestImage(t) // built outside, where there is a network
@@ -33,7 +35,7 @@ func TestInside(t *testing.T) {
 	cmd := exec.Command("unshare", "--net", "--mount", "--", self, "-test.run=^TestInside$", "-test.v")
 	cmd.Env = append(os.Environ(), insideEnv+"=1")
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestInside/full_disk") {
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestInside/full_later") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -103,4 +105,38 @@ func fullDisk(t *testing.T) {
 			must(t, begin(t, s, s.spec("")).Kill())
 		})
 	}
+}
+
+// A disk that becomes full under a desktop halts its guest, which is told with
+// the directory, and the guest goes on by itself as soon as there is space (S20).
+func fullLater(t *testing.T) {
+	must(t, unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	s := newSite(t)
+	dir := s.snap()
+	must(t, os.MkdirAll(dir, 0o755), unix.Mount("tmpfs", dir, "tmpfs", 0, "size=8m,mode=1777"))
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	d := begin(t, s, s.spec(""))
+	var fs unix.Statfs_t
+	must(t, unix.Statfs(dir, &fs))
+	little := (fs.Blocks-fs.Bfree)*uint64(fs.Bsize) + 16<<10 // the guest boots, and has not written yet
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, fmt.Sprintf("size=%d", little)))
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(bootLimit)
+	var err error
+	for !errors.Is(err, desktop.ErrHalted) {
+		select {
+		case <-tick.C:
+			err = d.Ping(t.Context())
+		case <-limit:
+			t.Fatalf("got ping %v, want ErrHalted; console: %q", err, d.Serial(50))
+		}
+	}
+	if !errors.Is(err, desktop.ErrNoSpace) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("got %v, want ErrNoSpace with %s", err, dir)
+	}
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=8m"))
+	_ = d.Ping(t.Context()) // lets it try again
+	next(t, d, desktop.Ready)
+	must(t, d.Ping(t.Context()), d.Kill())
 }

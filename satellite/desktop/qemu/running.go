@@ -376,7 +376,7 @@ func (r *running) Ping(ctx context.Context) error {
 	if f == nil {
 		f = &flight{done: make(chan struct{})}
 		started := r.background(func() {
-			f.err = r.call(r.ctx, "query-status", nil, nil)
+			f.err = r.look()
 			r.pingMu.Lock()
 			r.ping = nil
 			r.pingMu.Unlock()
@@ -395,6 +395,22 @@ func (r *running) Ping(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("QEMU does not answer: %w", ctx.Err())
 	}
+}
+
+// look asks QEMU how it is. A guest that was halted by a full disk tries its
+// write again, and QEMU halts it again if there is still no space.
+func (r *running) look() error {
+	var now struct {
+		Status string `json:"status"`
+	}
+	if err := r.call(r.ctx, "query-status", nil, &now); err != nil || now.Status != "io-error" {
+		return err
+	}
+	if err := r.call(r.ctx, "cont", nil, nil); err != nil {
+		r.log.Debug().Err(err).Msg("a halted guest cannot be continued")
+	}
+	return fmt.Errorf("%w: %w in %s; it goes on when there is some: free some, or end other desktops there",
+		desktop.ErrHalted, desktop.ErrNoSpace, filepath.Dir(r.spec.Dir))
 }
 
 var pngMagic = []byte("\x89PNG\r\n\x1a\n")
