@@ -17,6 +17,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// Under -race each program would wait for a second at its end.
+	os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	program := func() { os.Exit(run(os.Args)) }
 	testscript.Main(m, map[string]func(){"verdecmd": program, "verdecmon": program, "win4": program, "fakeqemu": fakeQEMU})
 }
@@ -39,6 +41,7 @@ func TestScript(t *testing.T) {
 			e.Defer(func() { os.RemoveAll(dir) })
 			e.Defer(func() { stopDemo(t, e.Getenv("PATH"), filepath.Join(dir, "d")) })
 			e.Setenv("D", dir)
+			e.Setenv("GORACE", os.Getenv("GORACE"))
 			e.Setenv("PORT", freePort(t))
 			return nil
 		},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -219,4 +220,92 @@ func TestRealRefusals(t *testing.T) {
 			t.Errorf("%s: got %q, want it to say that root may", name, out)
 		}
 	}
+}
+
+// V-09, S3: places that nobody claims are given back in their time, are not
+// counted twice when asked for again, and do not come back with the master.
+func TestRealReservations(t *testing.T) {
+	t.Parallel()
+	r := newReal(t)
+	m := r.master(values{"WIN4_VERDE_RESERVATION_TIMEOUT": "5"}, "")
+	r.satellite(1, nil, "")
+	l := r.puppet(t, 2, nil)
+	defer l.end()
+	r.until("the second server", func() bool { return strings.Count(r.admin("servers"), "\tup\t") == 2 })
+	r.admin("offlineserver", "1")
+	held := func() string { return metric(r, "verdecmd_reservations") }
+	ask := func() {
+		for _, u := range realUsers[:6] {
+			if out := r.win4(3, 1, u); !strings.Contains(out, "referred 2 sat2") {
+				t.Errorf("%s: %s", u, out)
+			}
+		}
+	}
+	ask()
+	began := time.Now()
+	ask()
+	if n := held(); n != "6" {
+		t.Errorf("%s places held, want 6", n)
+	}
+	r.until("the end of all places", func() bool { return held() == "0" })
+	if took := time.Since(began); took < 3*time.Second || took > 8*time.Second {
+		t.Errorf("they were held for %v, want 5 s", took)
+	}
+	if got := r.value("reserved", "server", "2"); got != "0" {
+		t.Errorf("the server still counts %s", got)
+	}
+	ask()
+	m.kill()
+	m.start()
+	r.until("the socket", r.ready)
+	if n := held(); n != "0" {
+		t.Errorf("%s places are back after a restart", n)
+	}
+}
+
+// V-14, V-66: by itself the master listens on no address that others reach, on
+// one port in all, and administrators have no TCP port.
+func TestRealPorts(t *testing.T) {
+	t.Parallel()
+	r := newReal(t)
+	r.run(0, "verdecmd", "settings", "unset", "--settings", r.path("m"), "WIN4_VERDE_LISTEN")
+	d := &daemon{r: r, name: "master", settings: r.path("m"), net: true, before: "ip link set lo up"}
+	d.start()
+	r.until("the socket", r.ready)
+	var open []string
+	for _, f := range []string{"tcp", "tcp6", "udp", "udp6"} {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", d.cmd.Process.Pid, f))
+		check(t, err)
+		for line := range strings.Lines(string(b)) {
+			if w := strings.Fields(line); w[0] != "sl" && (w[3] == "0A" || f[0] == 'u') {
+				open = append(open, f+" "+w[1])
+			}
+		}
+	}
+	if want := "[tcp 0100007F:20FA]"; fmt.Sprint(open) != want { // 127.0.0.1:8442
+		t.Errorf("open ports: %v, want %s", open, want)
+	}
+	if !strings.Contains(d.log.String(), "only satellites on this computer can connect") {
+		t.Error("the master does not say so")
+	}
+}
+
+// TestWitness: what S1 relies on sees two desktops of one user.
+func TestWitness(t *testing.T) {
+	t.Parallel()
+	r := newReal(t)
+	for i, user := range []string{"alice", "bob", "alice"} {
+		dir := r.path(fmt.Sprint("w", i))
+		check(t, os.Mkdir(dir, 0o755))
+		cmd := exec.Command(r.path("fakeqemu"), "-uuid", r.dir, "-fw_cfg", "name=opt/org.verdecmd/user,string="+user,
+			"-chardev", "socket,id=qmp,path="+dir+"/qmp", "-chardev", "socket,id=ga,path="+dir+"/ga", "-chardev", "socket,id=rescue,path="+dir+"/rescue")
+		check(t, cmd.Start())
+		defer func() { cmd.Process.Kill(); cmd.Wait() }()
+		r.until("its socket", func() bool { _, err := os.Stat(dir + "/qmp"); return err == nil })
+		seen, _ := os.ReadFile(r.path("witness/violations"))
+		if got := strings.Count(string(seen), "alice"); got != 2*(i/2) {
+			t.Errorf("after desktop %d of %s the witness says %q", i, user, seen)
+		}
+	}
+	check(t, os.Remove(r.path("witness/violations")))
 }

@@ -40,6 +40,7 @@ type daemon struct {
 	name     string
 	settings string
 	before   string // shell commands in a mount name space of its own; empty: none
+	net      bool   // in a network name space of its own, too
 	cmd      *exec.Cmd
 	log      logBuffer
 }
@@ -231,7 +232,11 @@ func (d *daemon) start() {
 	}
 	args := []string{"verdecmd", role, "--settings", d.settings}
 	if d.before != "" {
-		args = []string{"unshare", "--mount", "--propagation", "private", "sh", "-e", "-c", d.before + "\nexec " + strings.Join(args, " ")}
+		space := []string{"unshare", "--mount", "--propagation", "private"}
+		if d.net {
+			space = append(space, "--net")
+		}
+		args = append(space, "sh", "-e", "-c", d.before+"\nexec "+strings.Join(args, " "))
 	}
 	d.cmd = exec.Command(args[0], args[1:]...)
 	d.cmd.Stderr = &d.log
