@@ -87,7 +87,7 @@ func Detail(err error) *pb.ErrorDetail {
 	if err == nil {
 		return nil
 	}
-	return &pb.ErrorDetail{Kind: string(KindOf(err)), Text: clean(err.Error(), maxText)}
+	return &pb.ErrorDetail{Kind: string(KindOf(err)), Text: Clean(err.Error(), maxText)}
 }
 
 // FromDetail is the opposite of Detail. An unknown kind, from a newer peer,
@@ -100,7 +100,7 @@ func FromDetail(d *pb.ErrorDetail) error {
 	if _, ok := kinds[k]; !ok {
 		k = Internal
 	}
-	text := clean(d.GetText(), maxText)
+	text := Clean(d.GetText(), maxText)
 	if text == "" {
 		text = string(k)
 	}
@@ -157,7 +157,7 @@ func FromStatus(err error) error {
 			return FromDetail(d)
 		}
 	}
-	e := &Error{Kind: Internal, Text: clean(s.Message(), maxText)}
+	e := &Error{Kind: Internal, Text: Clean(s.Message(), maxText)}
 	switch s.Code() {
 	case codes.OK:
 		// A nil error is handled above; this is an error that says it is none.
@@ -195,9 +195,10 @@ func explain(text string) string {
 	return text
 }
 
-// clean makes text from outside fit for logs and replies: valid UTF-8, no
-// control characters, at most limit bytes.
-func clean(s string, limit int) string {
+// Clean makes text from outside fit for messages, logs and replies: valid
+// UTF-8, without which a message cannot be sent at all, no control characters,
+// at most limit bytes.
+func Clean(s string, limit int) string {
 	s = strings.ToValidUTF8(s, "?")
 	s = strings.Map(func(r rune) rune {
 		switch {

@@ -18,7 +18,7 @@ func GRPCLogger(log zerolog.Logger) grpclog.LoggerV2 {
 type grpcLogger struct{ log zerolog.Logger }
 
 func (l grpcLogger) write(level zerolog.Level, text string) {
-	l.log.WithLevel(level).Str("text", clean(strings.TrimSpace(text), maxText)).Msg("grpc")
+	l.log.WithLevel(level).Str("text", Clean(strings.TrimSpace(text), maxText)).Msg("grpc")
 }
 
 func (l grpcLogger) Info(a ...any)               {}

@@ -80,7 +80,7 @@ func IdentityOf(c *x509.Certificate) (Identity, error) {
 		return Identity{}, err
 	}
 	if len(c.DNSNames) > 0 {
-		i.Name = clean(c.DNSNames[0], 255)
+		i.Name = Clean(c.DNSNames[0], 255)
 	}
 	return i, nil
 }

@@ -131,7 +131,7 @@ func (p *provingCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.
 	if err != nil {
 		// Somebody who only looks whether the port is open is no news.
 		if !errors.Is(err, io.EOF) {
-			p.refused.report(Report{What: "connection refused", Address: c.RemoteAddr().String(), Err: errors.New(clean(err.Error(), maxText))})
+			p.refused.report(Report{What: "connection refused", Address: c.RemoteAddr().String(), Err: errors.New(Clean(err.Error(), maxText))})
 		}
 		return nil, nil, err
 	}

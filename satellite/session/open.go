@@ -18,7 +18,7 @@ import (
 const (
 	progressEvery = time.Second
 	maxName       = 256 // bytes of a login name, as the master takes it
-	settleTries   = 20 // while the master still learns that a session has ended here
+	settleTries   = 20  // while the master still learns that a session has ended here
 	settleWait    = 250 * time.Millisecond
 )
 
