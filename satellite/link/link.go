@@ -54,9 +54,12 @@ type Host interface {
 	// higher one durably.
 	Epoch() uint64
 	Obey(epoch uint64) error
-	// Lease tells that the desktops may run on for self after the moment
+	// Uptime is the time since the computer started, suspended time included:
+	// a lease must not outlive a suspend.
+	Uptime() time.Duration
+	// Lease tells that the desktops may run on for self after the Uptime
 	// given; self 0: for ever.
-	Lease(from time.Time, self time.Duration)
+	Lease(from, self time.Duration)
 }
 
 // News is what a satellite has to tell.
@@ -173,7 +176,7 @@ func (l *Link) once(ctx context.Context, address string) (welcomed bool, err err
 	serial := l.serial
 	l.mu.Unlock()
 	news := l.cfg.Host.Hello(serial)
-	sent := time.Now()
+	sent := l.cfg.Host.Uptime()
 	err = stream.Send(&pb.Up{Kind: &pb.Up_Hello{Hello: &pb.Hello{
 		Protocol: wire.Protocol, Version: l.cfg.Version, Address: l.cfg.Address, EpochSeen: l.cfg.Host.Epoch(), Instance: l.cfg.Instance,
 		Facts: l.cfg.Facts, Report: &pb.Report{Load: l.cfg.Host.Sample(), Sessions: news.Sessions, Ended: news.Ended},
@@ -205,7 +208,7 @@ func (l *Link) once(ctx context.Context, address string) (welcomed bool, err err
 	l.cfg.Log.Info().Str("master", address).Uint64("server", w.ServerId).Uint64("epoch", w.Epoch).Msg("connected to the master")
 
 	r := &reporter{link: l, stream: stream, version: l.told, results: make(chan *pb.Result, maxResults), pace: make(chan *pb.Pace, 4), self: self}
-	r.sent = map[uint64]time.Time{}
+	r.sent = map[uint64]time.Duration{}
 	reported := make(chan error, 1)
 	go func() { reported <- r.run(ctx, w.Pace); end() }()
 	err = r.receive(c)

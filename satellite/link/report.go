@@ -21,7 +21,7 @@ type reporter struct {
 	self    time.Duration // lease; 0: none
 
 	mu   sync.Mutex
-	sent map[uint64]time.Time // reports whose lease answer is awaited; guarded by mu
+	sent map[uint64]time.Duration // Uptime of reports whose lease answer is awaited; guarded by mu
 	done map[uint64]*pb.Result
 }
 
@@ -67,7 +67,7 @@ func (r *reporter) run(ctx context.Context, p *pb.Pace) error {
 		r.version = news.Version
 		if r.self > 0 {
 			r.mu.Lock()
-			r.sent[seq] = time.Now()
+			r.sent[seq] = host.Uptime()
 			r.mu.Unlock()
 		}
 		r.link.told = news.Version

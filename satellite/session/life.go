@@ -17,11 +17,12 @@ import (
 const (
 	askWithin  = 5 * time.Second
 	quitWithin = time.Second
-	serialMax  = 12   // lines of the console that are told of a failed desktop
-	maxPath    = 4096 // of the display
+	serialMax  = 12          // lines of the console that are told of a failed desktop
+	maxPath    = 4096        // of the display
+	fileWithin = time.Second // how long a user's files may keep a session waiting
 )
 
-// session is one session. Its goroutine alone touches machine, desk and entry.
+// session is one session. Its goroutine alone touches what is below machine.
 type session struct {
 	m         *Manager
 	spec      desktop.Spec
@@ -32,6 +33,7 @@ type session struct {
 	over      chan struct{}              // closed when the process is gone and everything is removed
 	how       *pb.Ended                  // set before over is closed
 	leaseOver atomic.Bool
+	process   atomic.Pointer[desktop.Desktop] // what desk will be, as soon as it exists
 
 	machine *desktop.Machine
 	desk    desktop.Desktop
@@ -41,6 +43,13 @@ type session struct {
 	pings   chan error
 	pinging bool
 	usage   usage
+
+	// What the user's files tell. They may be on a file server that is dead, and
+	// then a desktop must still be told to end.
+	isCurrent bool
+	serial    []string
+	image     patient[bool]
+	console   patient[[]string]
 }
 
 type begun struct {
@@ -103,6 +112,8 @@ func (s *session) order(a pb.SessionOrder_Action, limit time.Duration) error {
 // the program ends and lets go of the desktop.
 func (s *session) run(ctx context.Context) {
 	s.begin(ctx)
+	s.read()
+	s.show()
 	ping := time.NewTicker(s.m.cfg.PingEvery)
 	defer ping.Stop()
 	timer := time.NewTimer(time.Hour)
@@ -154,6 +165,9 @@ func (s *session) begin(ctx context.Context) {
 			b.desk, b.err = s.m.cfg.Driver.Adopt(ctx, s.spec, s.entry.Process)
 		} else {
 			b.desk, b.err = s.m.cfg.Driver.Start(ctx, s.spec)
+		}
+		if b.desk != nil {
+			s.process.Store(&b.desk)
 		}
 		s.begun <- b
 	}()
@@ -249,12 +263,8 @@ func (s *session) pinged(err error) []desktop.Action {
 
 // perform does what the rules ask for.
 func (s *session) perform(ctx context.Context, todo []desktop.Action) {
-	for _, a := range todo {
+	for _, a := range todo { // first what a slow disk must not keep waiting
 		switch a {
-		case desktop.Report:
-			if s.machine.Phase() != desktop.PhaseEnded {
-				s.report()
-			}
 		case desktop.AskPowerDown:
 			s.tell(ctx, askWithin, "the request to shut down", s.desk.PowerDown)
 		case desktop.Quit:
@@ -269,8 +279,14 @@ func (s *session) perform(ctx context.Context, todo []desktop.Action) {
 			} else if err := s.desk.Kill(); err != nil {
 				s.log.Error().Err(err).Msg("the desktop's process cannot be killed")
 			}
-		case desktop.Clean:
+		}
+	}
+	for _, a := range todo {
+		switch {
+		case a == desktop.Clean:
 			s.clean()
+		case a == desktop.Report && s.machine.Phase() != desktop.PhaseEnded:
+			s.report()
 		}
 	}
 }
@@ -305,12 +321,14 @@ func (s *session) look(ctx context.Context) {
 		}
 		s.usage.at, s.usage.used = now, used
 	}
+	s.read()
 	s.show()
 }
 
 // report writes the journal and tells the master.
 func (s *session) report() {
 	s.write()
+	s.read()
 	s.show()
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
@@ -333,27 +351,48 @@ func (s *session) show() {
 		Id: e.Spec.Session, User: e.Spec.User.Name, Uid: e.Spec.User.UID, Desktop: s.m.cfg.DesktopName, Image: imageName(e.Spec.Image),
 		State: string(s.machine.Phase()), StartedUnix: e.Started.Unix(), Client: e.Client,
 		MemoryBytes: uint64(e.Spec.MemoryMiB) << 20, Cpu: s.usage.cpu, Pid: int32(e.Process.PID), Why: wire.Clean(s.machine.Why(), maxText),
-		Current: s.current(),
+		Current: s.isCurrent,
 	}
 	if s.desk != nil {
 		row.Display = wire.Clean(s.desk.Display(), maxPath)
 		if s.machine.Phase() == desktop.PhaseFailed {
-			for _, line := range s.desk.Serial(serialMax) {
-				row.Serial = append(row.Serial, wire.Clean(line, maxText))
-			}
+			row.Serial = s.serial
 		}
 	}
 	s.shown.Store(row)
 }
 
-// current tells whether a new login would get the version that runs.
-func (s *session) current() bool {
-	var now desktop.Image
-	err := s.spec.User.Do(func() (err error) {
-		now, err = desktop.Resolve(s.spec.User.Home, s.m.cfg.DesktopName)
-		return err
-	})
-	return err == nil && now.Dir == s.spec.Image.Dir
+// read looks into the user's files, if they are to be had: whether a new login
+// would get the version that runs, and what a failed guest has said last.
+func (s *session) read() {
+	u, name, runs := s.spec.User, s.m.cfg.DesktopName, s.spec.Image.Dir
+	if is, ok := s.image.ask(fileWithin, func() (is bool) {
+		err := u.Do(func() error {
+			now, err := desktop.Resolve(u.Home, name)
+			is = err == nil && now.Dir == runs
+			return err
+		})
+		return is && err == nil
+	}); ok {
+		s.isCurrent = is
+	}
+	if s.desk == nil || s.machine.Phase() != desktop.PhaseFailed {
+		return
+	}
+	if lines, ok := s.console.ask(fileWithin, s.lines(serialMax)); ok {
+		s.serial = lines
+	}
+}
+
+// lines returns a reader of the last lines of the guest's console.
+func (s *session) lines(n int) func() []string {
+	desk := s.desk
+	return func() (out []string) {
+		for _, line := range desk.Serial(n) {
+			out = append(out, wire.Clean(line, maxText))
+		}
+		return out
+	}
 }
 
 // clean removes what the session has on the disk, and then the session itself
@@ -361,8 +400,8 @@ func (s *session) current() bool {
 func (s *session) clean() {
 	how := &pb.Ended{Id: s.spec.Session, User: s.spec.User.Name, How: string(s.machine.How()), Why: s.machine.Why()}
 	if s.desk != nil && (s.machine.How() == desktop.HowFailed || s.machine.How() == desktop.HowCrashed) {
-		if lines := s.desk.Serial(1); len(lines) > 0 {
-			how.Why += fmt.Sprintf("; the guest's last line: %q", lines[0])
+		if lines, _ := s.console.ask(fileWithin, s.lines(1)); len(lines) > 0 {
+			how.Why += fmt.Sprintf("; the guest's last line: %q", lines[len(lines)-1])
 		}
 	}
 	if s.leaseOver.Load() {

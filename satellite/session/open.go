@@ -158,6 +158,7 @@ func (m *Manager) place(ctx context.Context, u desktop.User, client string, prog
 		return nil, nil, wire.Errorf(wire.Internal, "the session cannot be noted, so it is not started: %v", err)
 	}
 	s := m.newSession(e, machine)
+	s.isCurrent = true
 	if err := m.accept(s, link); err != nil {
 		if rerr := m.journal.remove(id); rerr != nil {
 			m.cfg.Log.Error().Err(rerr).Str("session", id).Msg("journal")

@@ -175,11 +175,17 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
+// leaseKill is how long after the end of the lease a desktop that was to be
+// aborted is killed, whatever its session waits for.
+const leaseKill = 5 * time.Second
+
 // checkLease ends all desktops when the lease is over: the master may give
-// their users new ones soon.
+// their users new ones soon. It does not wait, and is not content before they
+// are gone.
 func (m *Manager) checkLease() {
 	m.mu.Lock()
-	over := m.self > 0 && m.cfg.BootTime()-m.leaseAt > m.self
+	late := m.cfg.BootTime() - m.leaseAt - m.self
+	over := m.self > 0 && late > 0
 	var all []*session
 	for _, s := range m.sessions {
 		all = append(all, s)
@@ -191,22 +197,32 @@ func (m *Manager) checkLease() {
 	for _, s := range all {
 		if !s.leaseOver.Swap(true) {
 			m.cfg.Log.Error().Str("user", s.spec.User.Name).Str("session", s.spec.Session).Msg("no lease from the master for too long, the desktop is ended")
-			s.order(pb.SessionOrder_ABORT, 0)
+		}
+		select {
+		case s.orders <- func(now time.Time) []desktop.Action { return s.machine.Abort(now) }:
+		default: // busy: told again in a second
+		}
+		if desk := s.process.Load(); desk != nil && late > leaseKill {
+			if err := (*desk).Kill(); err != nil {
+				s.log.Error().Err(err).Msg("the desktop's process cannot be killed")
+			}
 		}
 	}
 }
 
+// Uptime implements link.Host.
+func (m *Manager) Uptime() time.Duration { return m.cfg.BootTime() }
+
 // Lease implements link.Host.
-func (m *Manager) Lease(from time.Time, self time.Duration) {
-	at := m.cfg.BootTime() - time.Since(from)
+func (m *Manager) Lease(from, self time.Duration) {
 	m.mu.Lock()
 	was := m.self
-	m.leaseAt, m.self = at, self
+	m.leaseAt, m.self = from, self
 	m.mu.Unlock()
 	if self == 0 && was == 0 {
 		return
 	}
-	if err := m.journal.setLease(leaseRecord{At: at, Self: self}); err != nil {
+	if err := m.journal.setLease(leaseRecord{At: from, Self: self}); err != nil {
 		m.cfg.Log.Error().Err(err).Msg("the lease was not noted")
 	}
 }
