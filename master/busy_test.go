@@ -55,7 +55,7 @@ func p99(all []time.Duration) time.Duration {
 	return all[len(all)*99/100]
 }
 
-// 200 commands that wait and a client that lists in a loop delay neither ping
+// V-28: 200 commands that wait and a client that lists in a loop delay neither ping
 // nor the reports of satellites. The times are told, not asserted: the machine
 // of a test may be busy itself.
 func TestBusyAdministrators(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 )
 
 // The example clients in the documentation list users, are refused something
-// and get an event, each in the same way; V-84, PROTOCOL 16.
+// and get an event, each in the same way; V-69, V-84, PROTOCOL 16.
 func TestExampleClients(t *testing.T) {
 	const dir = "../docs/clients/"
 	program := filepath.Join(t.TempDir(), "client")

@@ -401,7 +401,7 @@ func shell(t *testing.T, path, script string) (out string, took time.Duration) {
 	return string(raw), time.Since(start)
 }
 
-// PROTOCOL 17, 2 and 16: the real tools, with the real linger of 2 s. What the
+// V-68; PROTOCOL 17, 2 and 16: the real tools, with the real linger of 2 s. What the
 // protocol wants within 0.2 s must be over well before the linger; more than
 // that a busy machine does not tell.
 func TestRealTools(t *testing.T) {

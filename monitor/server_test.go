@@ -357,7 +357,7 @@ func TestLongValuesKeepTheLineShort(t *testing.T) {
 	}
 }
 
-// A panic in a command is answered and logged; the master lives.
+// V-28: a panic in a command is answered and logged; the master lives.
 func TestPanic(t *testing.T) {
 	f := newFake()
 	f.panics["alice"] = true
