@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -136,7 +137,10 @@ func explain(err error, socket string) error {
 		if _, serr := os.Stat(filepath.Clean(socket)); errors.Is(serr, os.ErrNotExist) {
 			return fmt.Errorf("no satellite on this computer: %s does not exist. Is it running? See: systemctl status verdecmd-satellite", socket)
 		}
-		return fmt.Errorf("the satellite at %s does not answer: %s", socket, s.Message())
+		if strings.Contains(s.Message(), "connection refused") {
+			return fmt.Errorf("the satellite at %s does not answer. Is it running? See: systemctl status verdecmd-satellite", socket)
+		}
+		return fmt.Errorf("the satellite at %s does not answer: %w", socket, wire.FromStatus(err))
 	}
 	return wire.FromStatus(err)
 }

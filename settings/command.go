@@ -30,6 +30,7 @@ master or the satellite after a change.`,
   verdecmd settings set WIN4_VERDE_CMADDR master.example.com
   verdecmd settings unset WIN4_SNAP_DIR`,
 		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().StringVar(&path, "settings", DefaultPath, "the settings `file`")
 	root.AddCommand(getCommand(&path), setCommand(&path), unsetCommand(&path), listCommand(&path), sampleCommand())
@@ -64,6 +65,16 @@ func names(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellComp
 	return list, cobra.ShellCompDirectiveNoFileComp
 }
 
+// want checks the number of words, and says how the command is used.
+func want(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return fmt.Errorf("usage: %s (%d words after %s, got %d; a value with blanks needs quotation marks)", cmd.UseLine(), n, cmd.Name(), len(args))
+		}
+		return nil
+	}
+}
+
 func unknown(name string) error {
 	return fmt.Errorf("unknown setting %q%s: see verdecmd settings list", name, global.didYouMean(name))
 }
@@ -72,7 +83,7 @@ func getCommand(path *string) *cobra.Command {
 	return &cobra.Command{
 		Use:               "get NAME",
 		Short:             "print the value of a setting, or its default",
-		Args:              cobra.ExactArgs(1),
+		Args:              want(1),
 		ValidArgsFunction: names,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, v, err := readFile(*path)
@@ -109,7 +120,7 @@ func setCommand(path *string) *cobra.Command {
 is appended. The value is checked first; nothing is written if it is wrong.`,
 		Example: `  verdecmd settings set WIN4_VERDE_STATS_INTERVAL 5
   verdecmd settings set VERDECMD_CONN_ADMINS "alice @admins"`,
-		Args:              cobra.ExactArgs(2),
+		Args:              want(2),
 		ValidArgsFunction: names,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, value := args[0], args[1]
@@ -137,7 +148,7 @@ func unsetCommand(path *string) *cobra.Command {
 	return &cobra.Command{
 		Use:               "unset NAME",
 		Short:             "remove a setting from the file, so that the default counts",
-		Args:              cobra.ExactArgs(1),
+		Args:              want(1),
 		ValidArgsFunction: names,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := args[0]

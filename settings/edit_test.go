@@ -148,7 +148,7 @@ func TestCommand(t *testing.T) {
 		{args: []string{"set", "WIN4_PASSWD_FILE", "/p"}, errOut: "warning: written, but no program will start with this file"},
 		{args: []string{"unset", "WIN4_PASSWD_FILE"}},
 		{args: []string{"unset", "WIN4_SNAP_DIR"}},
-		{args: []string{"set", "WIN4_ACCEL"}, wantErr: "accepts 2 arg(s), received 1"},
+		{args: []string{"set", "WIN4_ACCEL"}, wantErr: "usage: settings set NAME VALUE"},
 	}
 	for _, s := range steps {
 		out, errOut, err := run(append([]string{"--settings", path}, s.args...)...)

@@ -145,8 +145,12 @@ func (c *Cluster) Why(now time.Time, id uint64, need placement.Need) string {
 		}
 		return fmt.Sprintf("%s has promised %s of its %s of memory, %s; \"users server=%d\" shows to whom", name, mib(slot.Charged), mib(slot.Memory), wanted, s.ID)
 	case placement.NoSnap:
-		return fmt.Sprintf("%s has %s free in %s, %s wanted above the reserve of %s; free space there or lower WIN4_SNAP_RESERVE",
-			name, mib(less(s.Load.SnapFree, s.usage.snap)), s.Facts.SnapDir, mib(need.Snap), mib(s.Facts.SnapReserve))
+		above := ""
+		if need.Snap > 0 {
+			above = " and " + mib(need.Snap) + " above it"
+		}
+		return fmt.Sprintf("%s has %s free in %s and wants the reserve of %s%s; free space there or lower WIN4_SNAP_RESERVE",
+			name, mib(less(s.Load.SnapFree, s.usage.snap)), s.Facts.SnapDir, mib(s.Facts.SnapReserve), above)
 	case placement.Feature:
 		return fmt.Sprintf("%s has the features %s; the image requires %s and avoids %s", name, words(s.Facts.Features), words(need.Requires), words(need.Avoid))
 	}

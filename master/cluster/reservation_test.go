@@ -230,7 +230,7 @@ func TestRefusals(t *testing.T) {
 			h := hello(1)
 			h.Load.SnapFree = gib
 			w.hello(h)
-		}, want: `1 not enough space for snapshots; server 1 (sat1) has 1024 MiB free in /snap, 0 MiB wanted above the reserve of 1024 MiB; free space there or lower WIN4_SNAP_RESERVE`},
+		}, want: `1 not enough space for snapshots; server 1 (sat1) has 1024 MiB free in /snap and wants the reserve of 1024 MiB; free space there or lower WIN4_SNAP_RESERVE`},
 		"an avoided feature (V-07)": {servers: 1, before: func(w *world) {
 			h := hello(1)
 			h.Facts.Features = []string{"svm", "kvm"} // not sorted: satellites may say what they like

@@ -86,7 +86,7 @@ func (m *Manager) Placement(need placement.Need) []monitor.Candidate {
 // load says in words what the score of a server comes from.
 func load(c *cluster.Cluster, s *cluster.Server) string {
 	sessions, reserved := c.Counts(s.ID)
-	text := fmt.Sprintf("processors %.0f%% busy, %d of %d MiB of memory free, %d sessions", 100*s.Load.CPUBusy, s.Load.MemoryFree>>20, s.Load.MemoryTotal>>20, sessions)
+	text := fmt.Sprintf("processors %.0f%% busy, %d of %d MiB of memory free, %d %s", 100*s.Load.CPUBusy, s.Load.MemoryFree>>20, s.Load.MemoryTotal>>20, sessions, plural(sessions, "session"))
 	if s.Facts.MaxSessions > 0 {
 		text += fmt.Sprintf(" of %d", s.Facts.MaxSessions)
 	}
@@ -94,4 +94,11 @@ func load(c *cluster.Cluster, s *cluster.Server) string {
 		text += fmt.Sprintf(", %d places held", reserved)
 	}
 	return text
+}
+
+func plural(n int, word string) string {
+	if n == 1 {
+		return word
+	}
+	return word + "s"
 }

@@ -134,7 +134,8 @@ func (d *demo) login(ctx context.Context, p plan, user string, n int) (where str
 		}
 		if next == 0 {
 			lines := strings.Split(err.Error(), "\n") // all but the last tell of the waiting
-			return "", fmt.Errorf("login of %s on %s: %s", user, p.Satellites[n-1].Name, lines[len(lines)-1])
+			last := strings.TrimPrefix(lines[len(lines)-1], "verdecmd: ")
+			return "", fmt.Errorf("login of %s on %s: %s", user, p.Satellites[n-1].Name, last)
 		}
 		n = next
 	}

@@ -61,6 +61,9 @@ func newLayout(dir string, root bool, uid int) (l layout, note string, err error
 	if err != nil {
 		return l, "", err
 	}
+	if st, err := os.Stat(abs); err == nil && !st.IsDir() {
+		return l, "", fmt.Errorf("%s is not a directory; take another --dir", abs)
+	}
 	if closed := notSearchable(abs); root && closed != "" {
 		if chosen {
 			return l, "", fmt.Errorf("desktops run as their users, and %s does not let other users pass to %s: run chmod o+x %s, or take another --dir", closed, abs, closed)

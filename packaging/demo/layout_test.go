@@ -3,7 +3,9 @@ package demo
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -134,5 +136,33 @@ func TestFreeAddresses(t *testing.T) {
 	}
 	if _, err := freeAddresses("/d", 1, func(string) error { return errors.New("taken") }); err == nil {
 		t.Error("nothing free: got no error")
+	}
+}
+
+// Desktops that outlived their supervisor are counted, and a number that was
+// used again is not one.
+func TestLeftDesktops(t *testing.T) {
+	d := &demo{layout: layout{t.TempDir()}}
+	if err := d.nothing(); err.Error() != "no demo runs in "+d.dir {
+		t.Errorf("nothing left: got %v", err)
+	}
+	cmd := exec.Command("sleep", "60")
+	cmd.Args = []string{"guest=s1", "60"}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	for _, s := range []string{"s1", "s2"} {
+		dir := filepath.Join(d.satellite(1), "snap", s)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "pid"), []byte(strconv.Itoa(cmd.Process.Pid)+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.nothing(); !errors.Is(err, errNoDemo) || !strings.Contains(err.Error(), "but 1 desktop of the last one") {
+		t.Errorf("one left: got %v", err)
 	}
 }

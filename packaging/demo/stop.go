@@ -9,7 +9,9 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,7 +47,7 @@ func (d *demo) stop(ctx context.Context, keep bool) error {
 		return err
 	}
 	if pid == 0 {
-		d.say("%v in %s", errNoDemo, d.dir)
+		d.say("%v", d.nothing())
 		return nil
 	}
 	var desktops error
@@ -125,6 +127,36 @@ func (d *demo) endSupervisor(ctx context.Context, pid int) error {
 	})
 }
 
+// nothing says that no demo runs, and which desktops do all the same: those
+// that a stop kept, or that outlived a killed supervisor.
+func (d *demo) nothing() error {
+	err := fmt.Errorf("%w in %s", errNoDemo, d.dir)
+	if n := d.leftDesktops(); n > 0 {
+		return fmt.Errorf("%w, but %s of the last one run on: %q finds them again, and --stop then ends them", err, count(n, "desktop"), d.commandLine(""))
+	}
+	return err
+}
+
+// leftDesktops counts the desktops' processes, as their session directories
+// tell.
+func (d *demo) leftDesktops() int {
+	n := 0
+	files, _ := filepath.Glob(filepath.Join(d.dir, "s", "*", "snap", "*", "pid"))
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		pid, perr := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil || perr != nil || pid <= 0 {
+			continue
+		}
+		// The number may have been used again since.
+		args, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+		if err == nil && strings.Contains(string(args), "guest="+filepath.Base(filepath.Dir(f))+"\x00") {
+			n++
+		}
+	}
+	return n
+}
+
 // status says what runs.
 func (d *demo) status(ctx context.Context) error {
 	pid, err := holder(d.pidFile())
@@ -132,7 +164,7 @@ func (d *demo) status(ctx context.Context) error {
 		return err
 	}
 	if pid == 0 {
-		return fmt.Errorf("%w in %s", errNoDemo, d.dir)
+		return d.nothing()
 	}
 	fmt.Fprintf(d.out, "demo in %s\nsocket %s\n\n", d.dir, d.socket())
 	w := tabwriter.NewWriter(d.out, 0, 8, 2, ' ', 0)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -179,8 +180,16 @@ func FromStatus(err error) error {
 	return e
 }
 
-// explain adds the fix to what TLS and TCP say in their own words.
+// explain takes away what gRPC packs around the words of TLS and TCP, and adds
+// the fix to them.
 func explain(text string) string {
+	if packed, ok := strings.CutPrefix(text, "connection error: desc = "); ok {
+		if inner, err := strconv.Unquote(packed); err == nil {
+			text = strings.TrimPrefix(inner, "transport: ")
+			text = strings.TrimPrefix(text, "Error while dialing: ")
+			text = strings.TrimPrefix(text, "authentication handshake failed: ")
+		}
+	}
 	for _, x := range []struct{ has, add string }{
 		{"remote error: tls: bad certificate", "the other end refuses this machine's certificate; its log says why (enrol this machine again with \"verdecmd enrol\" on the master)"},
 		{"remote error: tls: certificate required", "the other end wants a certificate and got none"},

@@ -153,3 +153,17 @@ func TestParseIdentity(t *testing.T) {
 		}
 	}
 }
+
+// What gRPC packs around the words of TCP and TLS is for programmers.
+func TestExplain(t *testing.T) {
+	for text, want := range map[string]string{
+		`connection error: desc = "transport: Error while dialing: dial tcp 192.0.2.1:8442: connect: connection refused"`: "dial tcp 192.0.2.1:8442: connect: connection refused: nothing listens there; look at address and port, and whether the master runs",
+		`connection error: desc = "transport: authentication handshake failed: master m belongs to \"x\""`:                `master m belongs to "x"`,
+		`connection error: desc = "cut of`: `connection error: desc = "cut of`,
+		"no such user":                     "no such user",
+	} {
+		if got := explain(text); got != want {
+			t.Errorf("%s\n got %s\nwant %s", text, got, want)
+		}
+	}
+}

@@ -59,7 +59,7 @@ func (d *Driver) missing(err error) error {
 		return fmt.Errorf("%w: %s --version does not look like QEMU", desktop.ErrNoQEMU, d.cfg.Binary)
 	}
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %s is missing: apt install qemu-system-x86", desktop.ErrNoQEMU, d.cfg.Binary)
+		return fmt.Errorf("%w: %s is missing: apt install qemu-system-x86, or correct WIN4_QEMU", desktop.ErrNoQEMU, d.cfg.Binary)
 	}
 	return fmt.Errorf("%w: %s: %v", desktop.ErrNoQEMU, d.cfg.Binary, err)
 }
