@@ -141,9 +141,6 @@ func (m *Machine) How() How { return m.how }
 // Why says in words what happened to a hung, failed or ended session.
 func (m *Machine) Why() string { return m.why }
 
-// Deadline is when a log-off becomes an abort; zero where none is under way.
-func (m *Machine) Deadline() time.Time { return m.logoffBy }
-
 // Started: the process exists and answers, by Driver.Start or Driver.Adopt.
 // What was ordered before or, by a machine that Restore made, was under way
 // is asked for now.

@@ -46,9 +46,6 @@ func Restore(l Limits, s State, now time.Time) *Machine {
 	return m
 }
 
-// Since is when the start was ordered.
-func (m *Machine) Since() time.Time { return m.since }
-
 func unixMS(t time.Time) int64 {
 	if t.IsZero() {
 		return 0

@@ -23,8 +23,9 @@ type sessionDir struct {
 	path string
 	user desktop.User
 
-	mu sync.RWMutex // held for reading while f is in use
-	f  *os.File     // nil: closed
+	mu   sync.RWMutex // held for reading while f is in use
+	f    *os.File     // nil: not opened yet, or closed
+	shut bool
 }
 
 // makeDir creates the directory, which must not exist, for the user alone. The
@@ -107,24 +108,37 @@ func makeHomeDir(path string, user desktop.User) (_ *sessionDir, err error) {
 	return d, nil
 }
 
-// openDir opens the directory of an earlier start.
-func openDir(path string, user desktop.User) (*sessionDir, error) {
+// opened opens the directory of an earlier start where it is not open yet.
+func (d *sessionDir) opened() error {
+	d.mu.RLock()
+	done, shut := d.f != nil, d.shut
+	d.mu.RUnlock()
+	if done || shut {
+		return nil
+	}
 	open := func() (*os.File, error) {
-		return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		return os.OpenFile(d.path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	}
 	f, err := open()
 	if errors.Is(err, unix.EACCES) { // in a home on a file server that gives root no rights
-		err = user.Do(func() (err error) { f, err = open(); return err })
+		err = d.user.Do(func() (err error) { f, err = open(); return err })
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Uid != user.UID && os.Geteuid() == 0 {
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Uid != d.user.UID && os.Geteuid() == 0 {
 		f.Close()
-		return nil, fmt.Errorf("%s does not belong to user %s (uid %d): %w", path, user.Name, user.UID, err)
+		return fmt.Errorf("%s does not belong to user %s (uid %d): %w", d.path, d.user.Name, d.user.UID, err)
 	}
-	return &sessionDir{path: path, user: user, f: f}, nil
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.f != nil || d.shut {
+		f.Close()
+		return nil
+	}
+	d.f = f
+	return nil
 }
 
 // reachable says in words which directory above keeps the user out.
@@ -146,6 +160,9 @@ func (d *sessionDir) reachable() error {
 
 // do calls f with the user's rights and the open directory.
 func (d *sessionDir) do(f func(fd int) error) error {
+	if err := d.opened(); err != nil {
+		return err
+	}
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	if d.f == nil {
@@ -283,6 +300,7 @@ func plain(err error) error {
 func (d *sessionDir) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.shut = true
 	if d.f != nil {
 		d.f.Close()
 		d.f = nil

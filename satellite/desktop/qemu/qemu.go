@@ -233,9 +233,10 @@ func (d *Driver) started(ctx context.Context, s desktop.Spec, dir *sessionDir, p
 	if errors.Is(err, errClosed) {
 		r.waitEnd(time.Second) // it is ending by itself and says why
 	}
-	_ = r.Kill()
-	if !r.waitEnd(5 * time.Second) {
-		return nil, err // it cannot be killed; nothing more is to be done here
+	// A start has failed only when its process is gone: until then it is one
+	// that runs, be it stuck in the kernel.
+	for kerr := r.Kill(); !r.waitEnd(5 * time.Second); kerr = r.Kill() {
+		r.log.Error().AnErr("start", err).AnErr("kill", kerr).Int("pid", proc.Pid).Msg("the process of a failed start does not end")
 	}
 	if text := words(r.stderr); text != "" {
 		err = startError(text, s.Dir)
@@ -349,30 +350,24 @@ func (d *Driver) Adopt(ctx context.Context, s desktop.Spec, p desktop.Process) (
 		}
 		return nil, fmt.Errorf("session %s: %w", s.Session, err)
 	}
-	dir, err := openDir(s.Dir, s.User)
-	if err != nil {
-		r.pidfd.Close()
-		return nil, fmt.Errorf("session %s: process %d runs, but its directory cannot be opened: %w", s.Session, p.PID, err)
-	}
-	r.dir = dir
+	// Nothing in the directory is needed to end the desktop, and it may be on a
+	// dead file server, or its user may have removed it.
+	r.dir = &sessionDir{path: s.Dir, user: s.User}
 	r.status <- "" // its parent learns how it ended, not we
 	r.watch()
 	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
 	defer cancel()
-	conn, peer, err := dir.dialPatiently(qmpSocket, time.Second)
-	if err == nil {
-		err = r.connect(ctx, conn, peer)
-	}
-	var id struct {
-		UUID string `json:"UUID"`
-	}
-	if err == nil {
-		err = r.call(ctx, "query-uuid", nil, &id)
+	greeted := make(chan error, 1)
+	r.background(func() { greeted <- r.greet(ctx) })
+	select {
+	case err = <-greeted:
+	case <-ctx.Done():
+		err = ctx.Err()
 	}
 	switch {
-	case err == nil && id.UUID != s.UUID:
+	case errors.Is(err, errOther):
 		r.Release()
-		return nil, fmt.Errorf("session %s: %w: process %d answers with UUID %.40q", s.Session, desktop.ErrGone, p.PID, id.UUID)
+		return nil, fmt.Errorf("session %s: %w: %v", s.Session, desktop.ErrGone, err)
 	case err != nil:
 		// It is the right process but does not answer. To call it gone would
 		// mean a second desktop beside it; Ping will tell that it hangs.
@@ -380,6 +375,30 @@ func (d *Driver) Adopt(ctx context.Context, s desktop.Spec, p desktop.Process) (
 	}
 	r.begin()
 	return r, nil
+}
+
+// errOther: QEMU answers, and is the one of another session.
+var errOther = errors.New("another desktop")
+
+// greet makes the first QMP connection to an adopted process.
+func (r *running) greet(ctx context.Context) error {
+	conn, peer, err := r.dir.dialPatiently(qmpSocket, time.Second)
+	if err != nil {
+		return err
+	}
+	if err := r.connect(ctx, conn, peer); err != nil {
+		return err
+	}
+	var id struct {
+		UUID string `json:"UUID"`
+	}
+	if err := r.call(ctx, "query-uuid", nil, &id); err != nil {
+		return err
+	}
+	if id.UUID != r.spec.UUID {
+		return fmt.Errorf("%w: process %d answers with UUID %.40q", errOther, r.proc.PID, id.UUID)
+	}
+	return nil
 }
 
 // identify opens the process and makes sure that it is the one. ErrGone means
@@ -411,24 +430,4 @@ func (r *running) identify(p desktop.Process) error {
 	}
 	r.proc = desktop.Process{PID: p.PID, StartTime: st.startTime, UUID: r.spec.UUID}
 	return nil
-}
-
-// InUse says whether a process listens in a session's directory: then it must
-// not be swept. user is whose desktop it was.
-func (d *Driver) InUse(dir string, user desktop.User) bool {
-	user, err := d.as(user)
-	if err != nil {
-		return false
-	}
-	sd, err := openDir(dir, user)
-	if err != nil {
-		return false
-	}
-	defer sd.close()
-	conn, _, err := sd.dial(rescueQMP)
-	if err != nil {
-		return errors.Is(err, unix.EAGAIN) // others wait there already
-	}
-	conn.Close()
-	return true
 }

@@ -90,8 +90,12 @@ func (r *running) begin() {
 			Label string `json:"label"`
 			Open  bool   `json:"frontend-open"`
 		}
-		if err := r.call(r.ctx, "query-chardev", nil, &devs); err != nil {
-			return
+		for r.call(r.ctx, "query-chardev", nil, &devs) != nil { // adopted without its directory
+			select {
+			case <-time.After(guardEvery):
+			case <-r.ctx.Done():
+				return
+			}
 		}
 		for _, d := range devs {
 			if d.Label == "ga" && d.Open {

@@ -1,7 +1,6 @@
 package desktop
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,27 +30,4 @@ func (u User) RemoveDir(dir string) error {
 		return RemoveDir(dir)
 	}
 	return u.Do(func() error { return RemoveDir(dir) })
-}
-
-// Sweep removes the directories of sessions that nobody wants any more from
-// the snap directory: those for which keep is false. Whatever is not named
-// like a session, or is no directory, stays. It returns what it removed; an
-// error does not stop it.
-func Sweep(snapDir string, keep func(session string) bool) (removed []string, err error) {
-	entries, err := os.ReadDir(snapDir)
-	if err != nil {
-		return nil, fmt.Errorf("snap directory: %w", err)
-	}
-	for _, e := range entries {
-		if !e.IsDir() || !sessionDir.MatchString(e.Name()) || keep(e.Name()) {
-			continue
-		}
-		dir := filepath.Join(snapDir, e.Name())
-		if rerr := RemoveDir(dir); rerr != nil {
-			err = errors.Join(err, rerr)
-			continue
-		}
-		removed = append(removed, dir)
-	}
-	return removed, err
 }
