@@ -173,7 +173,7 @@ func TestRealSnapFull(t *testing.T) {
 
 	filler := s.inside(r.path("snapsat1/filler"))
 	check(t, os.WriteFile(filler, make([]byte, 40<<20), 0o600))
-	r.until("the full disk", func() bool { return strings.Contains(r.value("why", "server", "1"), "above the reserve of 16 MiB") })
+	r.until("the full disk", func() bool { return strings.Contains(r.value("why", "server", "1"), "WIN4_SNAP_RESERVE") })
 	for _, u := range []string{"bob", "carol", "dave"} {
 		if out := r.win4(3, 1, u); !strings.Contains(out, "referred 2 sat2") {
 			t.Errorf("%s: %s", u, out)
