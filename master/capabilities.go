@@ -40,12 +40,12 @@ func (h hub) Attach(ctx context.Context, hello cluster.Hello, name string) (link
 		return at, wire.Errorf(kind, "%v", err)
 	}
 	h.m.event("server.up", fmt.Sprintf("Server %d (%s) is connected.", at.Server, at.Name), serverPairs(at.Server, at.Name)...)
-	h.m.session.Settle(ctx, at.Server, e)
+	h.m.session.Settle(at.Server, e)
 	return at, nil
 }
 
 // Report takes in what a satellite reports.
-func (h hub) Report(ctx context.Context, server, attachment uint64, r link.Report) error {
+func (h hub) Report(_ context.Context, server, attachment uint64, r link.Report) error {
 	var e cluster.Effects
 	var err error
 	var name string
@@ -62,7 +62,7 @@ func (h hub) Report(ctx context.Context, server, attachment uint64, r link.Repor
 	if err != nil {
 		return wire.Errorf(wire.StaleLink, "%v", err)
 	}
-	h.m.session.Settle(ctx, server, e)
+	h.m.session.Settle(server, e)
 	for _, r := range r.Refused {
 		h.m.session.Refused(server, r.User, r.Text)
 	}

@@ -147,6 +147,15 @@ func (c *Cluster) Released(r Release) (abort bool) {
 	return abort
 }
 
+// Kept takes the decision about a Release back that is not carried out since
+// its server is connected: what that one tells next decides.
+func (c *Cluster) Kept(r Release) {
+	if x := c.byID[r.Session.ID]; x != nil {
+		delete(c.over, x.ID)
+		delete(c.strangers, at{x.Server, x.ID})
+	}
+}
+
 // CondemnedRestored takes over what Released had noted before a restart.
 func (c *Cluster) CondemnedRestored(session string, server uint64) { c.condemned[session] = server }
 

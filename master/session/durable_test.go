@@ -128,7 +128,7 @@ func (d *desk) attach(sessions ...cluster.Reported) {
 			d.t.Fatal(err)
 		}
 	})
-	d.m.Settle(d.t.Context(), 1, e)
+	d.m.Settle(1, e)
 }
 
 func (d *desk) detach() {
@@ -145,7 +145,20 @@ func (d *desk) ended(id string) {
 			d.t.Fatal(err)
 		}
 	})
-	d.m.Settle(d.t.Context(), 1, e)
+	d.m.Settle(1, e)
+}
+
+// list lets the server report all its sessions.
+func (d *desk) list(sessions ...cluster.Reported) {
+	var e cluster.Effects
+	d.state(func(c *cluster.Cluster) {
+		var err error
+		load := cluster.Load{MemoryTotal: 64 << 30, MemoryFree: 64 << 30, SnapFree: 1 << 40}
+		if e, err = c.Report(time.Now(), 1, d.at, load, append([]cluster.Reported{}, sessions...), nil); err != nil {
+			d.t.Fatal(err)
+		}
+	})
+	d.m.Settle(1, e)
 }
 
 // login reserves and claims.
@@ -326,5 +339,78 @@ func TestAdoptOnFullDisk(t *testing.T) {
 		d.store.become(nil)
 		time.Sleep(2 * time.Second)
 		d.want("with space again", "carol s7", "carol s7")
+	})
+}
+
+// S1, S3: under lease, the release of a session that could not be stored is
+// given up when its server is back, and what that one tells then decides:
+// nothing stays over for ever.
+func TestLeaseReleaseGivenUp(t *testing.T) {
+	tests := map[string]struct {
+		runs  bool
+		known string // in the end
+	}{
+		"its desktop runs":  {true, "alice s1"},
+		"its desktop ended": {false, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, d *desk) {
+				d.state(func(c *cluster.Cluster) {
+					l := c.Limits()
+					l.Lost, l.LeaseReplace = cluster.Lease, 90*time.Second
+					*c = *cluster.New(l, time.Now())
+					c.Restored(1, 0, 0)
+					c.Registered(time.Now(), cluster.ServerRecord{ID: 1, UUID: "u", Name: "sat1", State: cluster.Online})
+				})
+				d.attach()
+				if _, err := d.login("alice", 1001); err != nil {
+					t.Fatal(err)
+				}
+				d.detach()
+				d.store.become(full)
+				time.Sleep(100 * time.Second) // the lease is over, and the disk is full
+				d.want("not stored", "alice s1", "alice s1")
+				var there []cluster.Reported
+				if tt.runs {
+					there = []cluster.Reported{{ID: "s1", User: "alice", UID: 1001, Memory: 1 << 30, Seen: cluster.Seen{State: cluster.Running}}}
+				}
+				d.attach(there...)
+				time.Sleep(2 * time.Second)
+				d.store.become(nil)
+				time.Sleep(2 * time.Second)
+				d.list(there...)
+				time.Sleep(2 * time.Second)
+				d.want("after its list", tt.known, tt.known)
+				_, err := d.m.Refer(d.t.Context(), 1, cluster.Login{User: "alice", UID: 1001, Need: placement.Need{Memory: 1 << 30}})
+				if err != nil {
+					t.Errorf("the next login: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// S3, LV1: a store that does not answer holds up neither the time-outs of
+// reservations nor, for long, the messages of a satellite.
+func TestSlowStore(t *testing.T) {
+	bubble(t, func(t *testing.T, d *desk) {
+		if _, err := d.login("alice", 1001); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.m.Refer(t.Context(), 1, cluster.Login{User: "bob", UID: 1002, Need: placement.Need{Memory: 1 << 30}}); err != nil {
+			t.Fatal(err)
+		}
+		answers := make(chan struct{})
+		d.store.become(func([]store.Change) (error, bool) { <-answers; return nil, false })
+		at := time.Now()
+		d.ended("s1")
+		if took := time.Since(at); took > patience {
+			t.Errorf("the report took %v, want at most %v", took, patience)
+		}
+		time.Sleep(time.Minute + time.Second - time.Since(at))
+		d.want("reservations have ended", "alice s1", "alice s1")
+		close(answers)
+		d.want("and when it answers again", "", "")
 	})
 }

@@ -68,7 +68,8 @@ type Manager struct {
 
 	base   context.Context // of what goes on without a caller; ends with Run
 	stop   context.CancelFunc
-	aborts sync.WaitGroup
+	work   sync.WaitGroup // what goes on without a caller
+	stores chan struct{}  // one place for each goroutine of settle
 
 	mu      sync.Mutex // guards what follows
 	undone  []cluster.Effects
@@ -85,12 +86,16 @@ type Ended struct {
 	Why     string
 }
 
-// maxLast bounds the memory of past sessions.
-const maxLast = 4096
+const (
+	maxLast   = 4096        // users whose last session is remembered
+	maxStores = 256         // goroutines that wait for the store
+	patience  = time.Second // how long a satellite's messages wait for the store
+)
 
 // New returns a Manager.
 func New(cfg Config) *Manager {
-	m := &Manager{cfg: cfg, waiting: map[string][]chan Ended{}, last: map[string]string{}, needs: map[string]placement.Need{}}
+	m := &Manager{cfg: cfg, waiting: map[string][]chan Ended{}, last: map[string]string{}, needs: map[string]placement.Need{},
+		stores: make(chan struct{}, maxStores)}
 	m.base, m.stop = context.WithCancel(context.Background())
 	return m
 }
@@ -163,37 +168,48 @@ func (m *Manager) Restore(ctx context.Context, now time.Time, c *cluster.Cluster
 	})
 }
 
-// Run tries again what could not be made durable, and ends what has lasted too
-// long. It returns when ctx and all that was started have ended.
+// Run ends what has lasted too long and tries again what could not be made
+// durable; a slow store does not hold the former up. It returns when ctx and all
+// that was started have ended.
 func (m *Manager) Run(ctx context.Context) error {
+	m.work.Go(func() { m.retry(ctx) })
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
-	retry := time.NewTicker(time.Second)
-	defer retry.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			m.mu.Lock()
 			m.stop()
 			m.mu.Unlock()
-			m.aborts.Wait()
+			m.work.Wait()
 			return nil
 		case now := <-tick.C:
-			m.expire(ctx, now)
-		case <-retry.C:
+			m.expire(now)
+		}
+	}
+}
+
+func (m *Manager) retry(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
 			m.mu.Lock()
 			undone := m.undone
 			m.undone = nil
 			m.mu.Unlock()
 			for _, e := range undone {
-				m.Settle(ctx, 0, e)
+				m.store(e)
 			}
 		}
 	}
 }
 
 // expire ends reservations and, under leases, sessions of silent servers.
-func (m *Manager) expire(ctx context.Context, now time.Time) {
+func (m *Manager) expire(now time.Time) {
 	var gone []cluster.Reservation
 	var e cluster.Effects
 	m.cfg.State(func(c *cluster.Cluster) { gone, e = c.Expire(now) })
@@ -202,15 +218,66 @@ func (m *Manager) expire(ctx context.Context, now time.Time) {
 		m.remember(r.User, fmt.Sprintf("the place reserved on server %d at %s was not claimed in time", r.Server, clock(r.Made)))
 		m.cfg.Event("reservation.expired", fmt.Sprintf("The reservation of %s on server %d has expired.", r.User, r.Server), reservationPairs(r)...)
 	}
-	m.Settle(ctx, 0, e)
+	if m.settle(e) == nil {
+		m.mu.Lock()
+		m.undone = append(m.undone, e)
+		m.mu.Unlock()
+	}
 }
 
 // Settle carries out what a message of a satellite has led to: durably first,
-// then in memory, then it is announced. server is where the message came from;
-// 0 for none.
-func (m *Manager) Settle(ctx context.Context, server uint64, e cluster.Effects) {
-	ctx = context.WithoutCancel(ctx) // the end of a link does not undo what its satellite has told
+// then in memory, then it is announced. server is where the message came from.
+// It does not wait long for a slow store, for the next messages of that
+// satellite wait meanwhile, and its lease is one of them; only where far too
+// much is waiting already it does.
+func (m *Manager) Settle(server uint64, e cluster.Effects) {
 	m.Cancelled(e.Cancelled)
+	if settled := m.settle(e); settled != nil {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		select {
+		case <-settled:
+		case <-timer.C:
+		}
+	} else {
+		m.store(e)
+	}
+	for _, x := range e.Changes {
+		m.announce(x)
+	}
+	for _, id := range e.Abort {
+		m.cfg.Log.Warn().Str("session", id).Uint64("server", server).Msg("a session that must not run any more is aborted")
+		m.abort(server, id)
+	}
+}
+
+// settle starts to make durable what e wants, and returns what is closed when
+// that is done, or nil where there are too many of its kind. What a master that
+// ends leaves undone, the next one learns again from the satellites.
+func (m *Manager) settle(e cluster.Effects) <-chan struct{} {
+	done := make(chan struct{})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.base.Err() != nil || len(e.Release)+len(e.Adopt)+len(e.Pardon) == 0 {
+		close(done)
+		return done
+	}
+	select {
+	case m.stores <- struct{}{}:
+	default:
+		return nil
+	}
+	m.work.Go(func() {
+		defer close(done)
+		defer func() { <-m.stores }()
+		m.store(e)
+	})
+	return done
+}
+
+// store makes durable what e wants, and applies it.
+func (m *Manager) store(e cluster.Effects) {
+	ctx := context.Background() // the end of a link does not undo what its satellite has told
 	m.release(ctx, e.Release)
 	for _, x := range e.Adopt {
 		if err := m.own(ctx, x); err != nil {
@@ -233,13 +300,6 @@ func (m *Manager) Settle(ctx context.Context, server uint64, e cluster.Effects) 
 		}
 		m.cfg.State(func(c *cluster.Cluster) { c.Pardoned(id) })
 	}
-	for _, x := range e.Changes {
-		m.announce(x)
-	}
-	for _, id := range e.Abort {
-		m.cfg.Log.Warn().Str("session", id).Uint64("server", server).Msg("a session that must not run any more is aborted")
-		m.abort(server, id)
-	}
 }
 
 // abort orders the end of a session that must not be, a few times: the link may
@@ -249,7 +309,7 @@ func (m *Manager) abort(server uint64, id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.base.Err() == nil {
-		m.aborts.Go(func() { m.orderAbort(server, id) })
+		m.work.Go(func() { m.orderAbort(server, id) })
 	}
 }
 
@@ -276,6 +336,7 @@ func (m *Manager) release(ctx context.Context, releases []cluster.Release) {
 		if r.Condemn && m.connected(r.Session.Server) { // what was affirmed is not so
 			m.cfg.Log.Warn().Str("user", r.Session.User).Str("session", r.Session.ID).Uint64("server", r.Session.Server).Str("how", r.How).
 				Msg("the server is back: its session is not released")
+			m.cfg.State(func(c *cluster.Cluster) { c.Kept(r) })
 			continue
 		}
 		changes := []store.Change{{Key: key(r.Session.User)}}

@@ -112,8 +112,6 @@ func (s *session) order(a pb.SessionOrder_Action, limit time.Duration) error {
 // the program ends and lets go of the desktop.
 func (s *session) run(ctx context.Context) {
 	s.begin(ctx)
-	s.read()
-	s.show()
 	ping := time.NewTicker(s.m.cfg.PingEvery)
 	defer ping.Stop()
 	timer := time.NewTimer(time.Hour)
