@@ -224,11 +224,17 @@ func (l *line) settle(r *pb.Result) {
 	}
 }
 
-// register makes l the server's line and ends the one before.
+// register makes l the server's line and ends the one before, or ends l where a
+// newer one has overtaken it.
 func (s *Server) register(l *line) Times {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.lines[l.server]; old != nil {
+	old := s.lines[l.server]
+	if old != nil && old.attachment > l.attachment {
+		l.end()
+		return s.times
+	}
+	if old != nil {
 		old.end()
 	}
 	s.lines[l.server], s.byUUID[l.uuid] = l, l

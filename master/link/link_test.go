@@ -415,3 +415,20 @@ func TestPace(t *testing.T) {
 		t.Errorf("%d slots are used, want %d", len(seen), slots)
 	}
 }
+
+// An attachment that was long in being admitted does not end the newer one.
+func TestOvertakenAttachment(t *testing.T) {
+	s := New(Config{Log: zerolog.Nop()})
+	make := func(attachment uint64) (*line, context.Context) {
+		ctx, end := context.WithCancel(t.Context())
+		return &line{uuid: "u", server: 1, attachment: attachment, end: end}, ctx
+	}
+	older, olderEnd := make(1)
+	newer, newerEnd := make(2)
+	s.register(newer)
+	s.register(older)
+	s.unregister(older)
+	if s.lines[1] != newer || s.byUUID["u"] != newer || newerEnd.Err() != nil || olderEnd.Err() == nil {
+		t.Errorf("got lines %v, the newer ended: %v, the older: %v; want the newer alone", s.lines, newerEnd.Err(), olderEnd.Err())
+	}
+}
