@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
@@ -34,6 +33,16 @@ type Local struct {
 	Accounts Accounts
 }
 
+// What one user of this computer may have open at the local socket, and all
+// together, so that nobody takes the satellite's descriptors and memory from the
+// others. The satellite's own user is not counted.
+const (
+	userConns = 8
+	allConns  = 2048
+	streams   = 4 // calls at once on one connection
+	idleConn  = time.Minute
+)
+
 // Listen makes the local socket: everybody on this computer may connect.
 func Listen(path string) (net.Listener, error) {
 	if len(path) > 107 {
@@ -50,14 +59,15 @@ func Listen(path string) (net.Listener, error) {
 		l.Close()
 		return nil, fmt.Errorf("local socket: %w", err)
 	}
-	return l, nil
+	return limitUsers(l, userConns, allConns), nil
 }
 
 // Serve answers until ctx ends.
 func (l *Local) Serve(ctx context.Context, on net.Listener, report wire.Reporter) error {
 	unary, stream := wire.Recover(report)
-	s := grpc.NewServer(grpc.WaitForHandlers(true), grpc.Creds(peerCredentials{}), grpc.MaxConcurrentStreams(16), grpc.MaxRecvMsgSize(64<<10),
-		grpc.ConnectionTimeout(wire.HandshakeTimeout), grpc.ChainUnaryInterceptor(unary), grpc.ChainStreamInterceptor(stream))
+	s := grpc.NewServer(grpc.WaitForHandlers(true), grpc.Creds(peerCredentials{}), grpc.MaxConcurrentStreams(streams), grpc.MaxRecvMsgSize(64<<10),
+		grpc.MaxHeaderListSize(wire.MaxHeaders), grpc.ConnectionTimeout(wire.HandshakeTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleConn}), grpc.ChainUnaryInterceptor(unary), grpc.ChainStreamInterceptor(stream))
 	pb.RegisterLoginServer(s, l)
 	stop := context.AfterFunc(ctx, s.Stop)
 	defer stop()
@@ -128,50 +138,3 @@ func (l *Local) caller(ctx context.Context, name string) (desktop.User, error) {
 	}
 	return u, nil
 }
-
-// peerCredentials tells a server who is at the other end of a Unix socket.
-type peerCredentials struct{}
-
-type peerInfo struct {
-	credentials.CommonAuthInfo
-	uid uint32
-}
-
-func (peerInfo) AuthType() string { return "peercred" }
-
-func (peerCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return nil, nil, errors.New("not a Unix socket")
-	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return nil, nil, err
-	}
-	var cred *syscall.Ucred
-	var cerr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, cerr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
-	}); err != nil {
-		return nil, nil, err
-	}
-	if cerr != nil {
-		return nil, nil, cerr
-	}
-	return c, peerInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, cred.Uid}, nil
-}
-
-func (peerCredentials) ClientHandshake(_ context.Context, _ string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return c, peerInfo{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}, nil
-}
-
-func (peerCredentials) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "peercred"}
-}
-
-func (p peerCredentials) Clone() credentials.TransportCredentials { return p }
-
-func (peerCredentials) OverrideServerName(string) error { return nil }
-
-// ClientCredentials are what a client of the local socket uses.
-func ClientCredentials() credentials.TransportCredentials { return peerCredentials{} }

@@ -171,7 +171,35 @@ func TestListen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.(*net.UnixListener).SetUnlinkOnClose(false) // as a program that was killed
+		l.(*userListener).Listener.(*net.UnixListener).SetUnlinkOnClose(false) // as a program that was killed
 		l.Close()
+	}
+}
+
+// S21: a user who opens connections without end takes none from the others.
+func TestLimitUsers(t *testing.T) {
+	l := &userListener{perUser: 2, total: 3, users: map[uint32]int{}}
+	steps := []struct {
+		name string
+		uid  uint32
+		want bool
+	}{
+		{"first", 4711, true}, {"second", 4711, true}, {"too many of one user", 4711, false},
+		{"another user", 4712, true}, {"too many of all", 4713, false}, {"the satellite's own", uint32(os.Geteuid()), true},
+	}
+	for _, x := range steps {
+		if got := l.take(x.uid); got != x.want {
+			t.Errorf("%s: got %v, want %v", x.name, got, x.want)
+		}
+	}
+	l.give(4711)
+	if !l.take(4713) {
+		t.Error("a place that was given back is not free")
+	}
+	l.give(4711)
+	l.give(4712)
+	l.give(4713)
+	if l.open != 0 || len(l.users) != 0 {
+		t.Errorf("all closed: got %d open, %v", l.open, l.users)
 	}
 }

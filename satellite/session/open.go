@@ -20,6 +20,7 @@ const (
 	maxName       = 256 // bytes of a login name, as the master takes it
 	settleTries   = 20  // while the master still learns that a session has ended here
 	settleWait    = 250 * time.Millisecond
+	refusedPause  = 250 * time.Millisecond // until the next login of a user who was refused
 )
 
 // Opened is what a login came to: a session here, or the place to go to.
@@ -42,12 +43,18 @@ func (m *Manager) Open(ctx context.Context, u desktop.User, client string, progr
 	return o, err
 }
 
-func (m *Manager) open(ctx context.Context, u desktop.User, client string, progress func(text string)) (Opened, error) {
+func (m *Manager) open(ctx context.Context, u desktop.User, client string, progress func(text string)) (_ Opened, err error) {
 	unlock, err := m.lockLogin(ctx, u.Name)
 	if err != nil {
 		return Opened{}, wire.Errorf(wire.InUse, "another login of %s is under way here", u.Name)
 	}
-	defer unlock()
+	defer func() {
+		if err != nil { // each refusal is told to the master and written to logs
+			time.AfterFunc(refusedPause, unlock)
+			return
+		}
+		unlock()
+	}()
 	for try := 0; ; try++ {
 		if s := m.of(u.Name, u.UID); s != nil {
 			if s.ending() {

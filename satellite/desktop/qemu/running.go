@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	maxShot      = 64 << 20 // a screenshot, in bytes
+	maxShot      = 16 << 20 // a screenshot, in bytes: all of the card's memory
 	maxSerial    = 1 << 20  // the console file is cut when it is larger
 	keepSerial   = 64 << 10 // and this much of its end is kept
 	guardEvery   = 5 * time.Second
