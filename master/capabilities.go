@@ -20,7 +20,7 @@ type hub struct{ m *Master }
 // Attach registers a satellite where it is new, opens its link in the cluster
 // and settles what its inventory leads to.
 func (h hub) Attach(ctx context.Context, hello cluster.Hello, name string) (link.Attached, error) {
-	if err := h.m.host.Ensure(ctx, hello.UUID, name); err != nil {
+	if err := h.m.host.Ensure(ctx, hello.UUID, name, hello.Journal); err != nil {
 		return link.Attached{}, err
 	}
 	var at link.Attached

@@ -241,14 +241,17 @@ func (*Down_Lease) isDown_Kind() {}
 // is and every session that it holds. A session that the master thought to be
 // there and that is not in it has ended.
 type Hello struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"`                    // version of this protocol; see wire.Protocol
-	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`                       // of the software
-	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`                       // where clients reach the satellite (WIN4_VERDE_PUBADDR)
-	EpochSeen     uint64                 `protobuf:"varint,4,opt,name=epoch_seen,json=epochSeen,proto3" json:"epoch_seen,omitempty"` // highest master epoch this satellite has obeyed
-	Instance      string                 `protobuf:"bytes,5,opt,name=instance,proto3" json:"instance,omitempty"`                     // random, new at each start of the satellite program
-	Facts         *HostFacts             `protobuf:"bytes,6,opt,name=facts,proto3" json:"facts,omitempty"`
-	Report        *Report                `protobuf:"bytes,7,opt,name=report,proto3" json:"report,omitempty"` // its sessions are always present here
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Protocol  uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"`                    // version of this protocol; see wire.Protocol
+	Version   string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`                       // of the software
+	Address   string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`                       // where clients reach the satellite (WIN4_VERDE_PUBADDR)
+	EpochSeen uint64                 `protobuf:"varint,4,opt,name=epoch_seen,json=epochSeen,proto3" json:"epoch_seen,omitempty"` // highest master epoch this satellite has obeyed
+	Instance  string                 `protobuf:"bytes,5,opt,name=instance,proto3" json:"instance,omitempty"`                     // random, new at each start of the satellite program
+	Facts     *HostFacts             `protobuf:"bytes,6,opt,name=facts,proto3" json:"facts,omitempty"`
+	Report    *Report                `protobuf:"bytes,7,opt,name=report,proto3" json:"report,omitempty"` // its sessions are always present here
+	// Names the journal that the sessions come from: random, made with it. The
+	// same certificate with another journal proves nothing about sessions.
+	Journal       string `protobuf:"bytes,8,opt,name=journal,proto3" json:"journal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -330,6 +333,13 @@ func (x *Hello) GetReport() *Report {
 		return x.Report
 	}
 	return nil
+}
+
+func (x *Hello) GetJournal() string {
+	if x != nil {
+		return x.Journal
+	}
+	return ""
 }
 
 type Welcome struct {
@@ -800,7 +810,7 @@ const file_link_proto_rawDesc = "" +
 	"\x05order\x18\x02 \x01(\v2\x12.verdecmd.v1.OrderH\x00R\x05order\x12'\n" +
 	"\x04pace\x18\x03 \x01(\v2\x11.verdecmd.v1.PaceH\x00R\x04pace\x12*\n" +
 	"\x05lease\x18\x04 \x01(\v2\x12.verdecmd.v1.LeaseH\x00R\x05leaseB\x06\n" +
-	"\x04kind\"\xed\x01\n" +
+	"\x04kind\"\x87\x02\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x18\n" +
@@ -809,7 +819,8 @@ const file_link_proto_rawDesc = "" +
 	"epoch_seen\x18\x04 \x01(\x04R\tepochSeen\x12\x1a\n" +
 	"\binstance\x18\x05 \x01(\tR\binstance\x12,\n" +
 	"\x05facts\x18\x06 \x01(\v2\x16.verdecmd.v1.HostFactsR\x05facts\x12+\n" +
-	"\x06report\x18\a \x01(\v2\x13.verdecmd.v1.ReportR\x06report\"\xc1\x01\n" +
+	"\x06report\x18\a \x01(\v2\x13.verdecmd.v1.ReportR\x06report\x12\x18\n" +
+	"\ajournal\x18\b \x01(\tR\ajournal\"\xc1\x01\n" +
 	"\aWelcome\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\x04R\bserverId\x12%\n" +

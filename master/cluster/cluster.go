@@ -61,11 +61,12 @@ const (
 
 // Server is one satellite. The first group is durable.
 type Server struct {
-	ID     uint64
-	UUID   string // identity in its certificate
-	Name   string
-	State  State
-	Reason string // of State, an administrator's words
+	ID      uint64
+	UUID    string // identity in its certificate
+	Name    string
+	State   State
+	Reason  string // of State, an administrator's words
+	Journal string // see ServerRecord
 
 	Address    string
 	Instance   string // of the satellite program

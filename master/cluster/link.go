@@ -10,6 +10,7 @@ import (
 // Hello is a satellite's whole truth when its link opens.
 type Hello struct {
 	UUID, Instance, Address, Version string
+	Journal                          string // names the journal that the sessions come from
 	Mismatch                         string
 	Facts                            Facts
 	Load                             Load

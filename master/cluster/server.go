@@ -25,6 +25,8 @@ type ServerRecord struct {
 	Name   string
 	State  State
 	Reason string
+	// Journal names the satellite's journal of its sessions; empty: not known yet.
+	Journal string
 }
 
 // Enrol decides the record of a satellite that connects for the first time. The
@@ -58,13 +60,13 @@ func (c *Cluster) Registered(now time.Time, r ServerRecord) {
 		delete(c.byUUID, s.UUID)
 	}
 	c.byUUID[r.UUID] = s
-	s.UUID, s.Name, s.State, s.Reason = r.UUID, r.Name, r.State, r.Reason
+	s.UUID, s.Name, s.State, s.Reason, s.Journal = r.UUID, r.Name, r.State, r.Reason, r.Journal
 	c.refit(s)
 }
 
 // Record returns the durable part of a server.
 func (s *Server) Record() ServerRecord {
-	return ServerRecord{ID: s.ID, UUID: s.UUID, Name: s.Name, State: s.State, Reason: s.Reason}
+	return ServerRecord{ID: s.ID, UUID: s.UUID, Name: s.Name, State: s.State, Reason: s.Reason, Journal: s.Journal}
 }
 
 // StateSet takes over a server's new state after it was made durable. The

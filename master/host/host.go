@@ -59,6 +59,8 @@ type record struct {
 	Name   string        `json:"name"`
 	State  cluster.State `json:"state"`
 	Reason string        `json:"reason,omitempty"`
+	// Journal names the satellite's journal of its sessions.
+	Journal string `json:"journal,omitempty"`
 }
 
 // Restore fills the cluster with the servers that the store holds and returns
@@ -77,7 +79,7 @@ func (m *Manager) Restore(ctx context.Context, now time.Time, c *cluster.Cluster
 			if err := json.Unmarshal(b, &r); err != nil {
 				return fmt.Errorf("server %s: %w", id, err)
 			}
-			c.Registered(now, cluster.ServerRecord{ID: r.ID, UUID: r.UUID, Name: r.Name, State: r.State, Reason: r.Reason})
+			c.Registered(now, cluster.ServerRecord{ID: r.ID, UUID: r.UUID, Name: r.Name, State: r.State, Reason: r.Reason, Journal: r.Journal})
 			last = max(last, r.ID)
 		}
 		return nil
@@ -87,13 +89,19 @@ func (m *Manager) Restore(ctx context.Context, now time.Time, c *cluster.Cluster
 
 // Ensure registers a satellite that connects for the first time. Its identity
 // and its name come from its certificate.
-func (m *Manager) Ensure(ctx context.Context, uuid, name string) error {
+//
+// A machine that comes with another journal of sessions than the server had is
+// refused: it is another machine with a copy of the certificate, or one whose
+// state was lost, and its list of sessions says nothing about the desktops that
+// the server started (S1).
+func (m *Manager) Ensure(ctx context.Context, uuid, name, journal string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var r cluster.ServerRecord
 	var known, taken bool
 	m.cfg.State(func(c *cluster.Cluster) {
-		if known = c.ServerByUUID(uuid) != nil; known {
+		if s := c.ServerByUUID(uuid); s != nil {
+			r, known = s.Record(), true
 			return
 		}
 		for _, s := range c.Servers() {
@@ -104,12 +112,24 @@ func (m *Manager) Ensure(ctx context.Context, uuid, name string) error {
 		}
 		r = c.Enrol(uuid, name)
 	})
+	first := r.Journal == ""
 	switch {
+	case known && !first && r.Journal != journal:
+		return wire.Errorf(wire.InUse, "this certificate belongs to server %d (%s), whose journal of sessions is another one: this is another machine, or WIN4_STATE_DIR was changed or emptied. "+
+			"Where the old one is gone for good and none of its desktops runs: \"fenceserver %d\", \"forgetserver %d\", and it is registered anew", r.ID, r.Name, r.ID, r.ID)
+	case known && (!first || journal == ""):
+		return nil
 	case known:
+		r.Journal = journal
+		if err := m.save(ctx, r); err != nil {
+			return fmt.Errorf("noting the journal of %s: %w", name, err)
+		}
+		m.cfg.State(func(c *cluster.Cluster) { c.Registered(time.Now(), r) })
 		return nil
 	case taken:
 		return wire.Errorf(wire.InUse, "the name %s belongs to server %d, which has another identity; enrol this machine under another name", name, r.ID)
 	}
+	r.Journal = journal
 	if err := m.save(ctx, r, store.Change{Key: store.Key{Bucket: meta, ID: lastServer}, Value: strconv.AppendUint(nil, r.ID, 10)}); err != nil {
 		return fmt.Errorf("registering %s: %w", name, err)
 	}
@@ -215,7 +235,7 @@ func NotReady(id uint64, wait time.Duration) error {
 
 // save makes a server's record durable.
 func (m *Manager) save(ctx context.Context, r cluster.ServerRecord, more ...store.Change) error {
-	b, err := json.Marshal(record{r.ID, r.UUID, r.Name, r.State, r.Reason})
+	b, err := json.Marshal(record{r.ID, r.UUID, r.Name, r.State, r.Reason, r.Journal})
 	if err != nil {
 		return err
 	}

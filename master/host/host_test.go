@@ -53,23 +53,53 @@ func TestEnsure(t *testing.T) {
 	s := store.NewMem()
 	r := start(t, s)
 	for _, x := range []struct{ uuid, name string }{{"u1", "sat1"}, {"u2", "sat2"}, {"u1", "sat1"}} {
-		if err := r.Ensure(t.Context(), x.uuid, x.name); err != nil {
+		if err := r.Ensure(t.Context(), x.uuid, x.name, "j"+x.uuid); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if got := strings.Join(r.events, " "); got != "server.registered server.registered" {
 		t.Errorf("events: %s", got)
 	}
-	if err := r.Ensure(t.Context(), "u3", "sat2"); wire.KindOf(err) != wire.InUse {
+	if err := r.Ensure(t.Context(), "u3", "sat2", "j"); wire.KindOf(err) != wire.InUse {
 		t.Errorf("a taken name: got %v", err)
 	}
 	s.Restart()
 	r = start(t, s)
-	if err := r.Ensure(t.Context(), "u4", "sat4"); err != nil {
+	if err := r.Ensure(t.Context(), "u4", "sat4", "j"); err != nil {
 		t.Fatal(err)
 	}
 	if got := r.ids(); len(got) != 3 || r.c.ServerByUUID("u1").ID != 1 || r.c.ServerByUUID("u4").ID != 3 {
 		t.Errorf("after a restart: %v", got)
+	}
+}
+
+// S1: a machine that shows a server's certificate but has another journal of
+// sessions says nothing about that server's desktops: it is refused, also after
+// a restart of the master. A server that was known before journals had names
+// gets its name with the first one.
+func TestJournal(t *testing.T) {
+	s := store.NewMem()
+	r := start(t, s)
+	for _, journal := range []string{"", "one", "one"} {
+		if err := r.Ensure(t.Context(), "u1", "sat1", journal); err != nil {
+			t.Fatalf("journal %q: %v", journal, err)
+		}
+	}
+	if _, _, err := r.SetState(t.Context(), 1, cluster.Offline, "a reason"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		for _, journal := range []string{"two", ""} {
+			err := r.Ensure(t.Context(), "u1", "sat1", journal)
+			if wire.KindOf(err) != wire.InUse || !strings.Contains(err.Error(), `"forgetserver 1"`) {
+				t.Errorf("journal %q: got %v, want a refusal that names the command", journal, err)
+			}
+		}
+		s.Restart()
+		r = start(t, s)
+	}
+	if err := r.Ensure(t.Context(), "u1", "sat1", "one"); err != nil || r.c.Server(1).State != cluster.Offline {
+		t.Errorf("the right journal: got %v, %+v", err, r.c.Server(1))
 	}
 }
 
@@ -78,14 +108,14 @@ func TestEnsureOnFullDisk(t *testing.T) {
 	s := store.NewMem()
 	r := start(t, s)
 	s.Fail(store.ErrNoSpace)
-	if err := r.Ensure(t.Context(), "u1", "sat1"); !errors.Is(err, store.ErrNoSpace) {
+	if err := r.Ensure(t.Context(), "u1", "sat1", "j"); !errors.Is(err, store.ErrNoSpace) {
 		t.Errorf("got %v", err)
 	}
 	if len(r.ids()) != 0 || len(r.events) != 0 {
 		t.Errorf("servers %v, events %v", r.ids(), r.events)
 	}
 	s.Fail(nil)
-	if err := r.Ensure(t.Context(), "u1", "sat1"); err != nil || r.c.ServerByUUID("u1").ID != 1 {
+	if err := r.Ensure(t.Context(), "u1", "sat1", "j"); err != nil || r.c.ServerByUUID("u1").ID != 1 {
 		t.Errorf("with space again: %v, %v", err, r.ids())
 	}
 }
@@ -96,7 +126,7 @@ func TestSetState(t *testing.T) {
 	s := store.NewMem()
 	r := start(t, s)
 	for _, n := range []string{"1", "2"} {
-		if err := r.Ensure(t.Context(), "u"+n, "sat"+n); err != nil {
+		if err := r.Ensure(t.Context(), "u"+n, "sat"+n, "j"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -148,7 +178,7 @@ func TestSetState(t *testing.T) {
 func TestOldEpochWritesNothing(t *testing.T) {
 	s := store.NewMem()
 	r := start(t, s)
-	if err := r.Ensure(t.Context(), "u1", "sat1"); err != nil {
+	if err := r.Ensure(t.Context(), "u1", "sat1", "j"); err != nil {
 		t.Fatal(err)
 	}
 	s.Restart()

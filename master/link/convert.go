@@ -25,7 +25,7 @@ const (
 // fromHello takes a hello apart. The identity comes from the certificate,
 // nothing in the message can change it.
 func fromHello(id wire.Identity, m *pb.Hello) (cluster.Hello, error) {
-	h := cluster.Hello{UUID: id.ID, Instance: text(m.Instance), Address: text(m.Address), Version: text(m.Version)}
+	h := cluster.Hello{UUID: id.ID, Instance: text(m.Instance), Address: text(m.Address), Version: text(m.Version), Journal: text(m.Journal)}
 	if m.Instance == "" || m.Report.GetSessions() == nil {
 		return h, wire.Errorf(wire.BadRequest, "a hello must carry the satellite's instance and its sessions")
 	}

@@ -39,6 +39,8 @@ const (
 
 // Host is what the link needs from the rest of the satellite.
 type Host interface {
+	// Journal names the journal that the inventory comes from.
+	Journal() string
 	// Hello returns the inventory for a new link. From now on only answers
 	// that were asked on this link count.
 	Hello(link uint64) News
@@ -178,7 +180,8 @@ func (l *Link) once(ctx context.Context, address string) (welcomed bool, err err
 	news := l.cfg.Host.Hello(serial)
 	sent := l.cfg.Host.Uptime()
 	err = stream.Send(&pb.Up{Kind: &pb.Up_Hello{Hello: &pb.Hello{
-		Protocol: wire.Protocol, Version: l.cfg.Version, Address: l.cfg.Address, EpochSeen: l.cfg.Host.Epoch(), Instance: l.cfg.Instance,
+		Protocol: wire.Protocol, Version: l.cfg.Version, Address: l.cfg.Address, EpochSeen: l.cfg.Host.Epoch(),
+		Instance: l.cfg.Instance, Journal: l.cfg.Host.Journal(),
 		Facts: l.cfg.Facts, Report: &pb.Report{Load: l.cfg.Host.Sample(), Sessions: news.Sessions, Ended: news.Ended},
 	}}})
 	timer := time.AfterFunc(welcomeWithin, end)

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -45,6 +46,24 @@ func (j journal) open() error {
 		return fmt.Errorf("journal of the sessions: %w; the satellite needs a directory of its own there (WIN4_STATE_DIR)", err)
 	}
 	return nil
+}
+
+// identity names this journal: random, made with the directory. Whoever has
+// another one knows nothing of the sessions in this one.
+func (j journal) identity() (string, error) {
+	path := filepath.Join(j.dir, "id")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		b = []byte(rand.Text())
+		err = replace(path, b, true)
+	}
+	if err != nil {
+		return "", fmt.Errorf("name of the journal: %w", err)
+	}
+	if id := strings.TrimSpace(string(b)); id != "" && len(id) <= 64 {
+		return id, nil
+	}
+	return "", fmt.Errorf("name of the journal: %s does not hold one; put the file back, or remove it, forget this server on the master and let it register anew", path)
 }
 
 func (j journal) path(id string) string { return filepath.Join(j.sessions(), id+".json") }

@@ -63,6 +63,7 @@ type Manager struct {
 	cfg     Config
 	master  Master
 	journal journal
+	name    string         // of the journal
 	wg      sync.WaitGroup // one for each session's goroutine
 	ctx     context.Context
 	stop    context.CancelFunc
@@ -124,6 +125,9 @@ func New(cfg Config) (*Manager, error) {
 	}
 	var err error
 	if m.epoch, err = m.journal.epoch(); err != nil {
+		return nil, err
+	}
+	if m.name, err = m.journal.identity(); err != nil {
 		return nil, err
 	}
 	return m, nil
@@ -226,6 +230,9 @@ func (m *Manager) Lease(from, self time.Duration) {
 		m.cfg.Log.Error().Err(err).Msg("the lease was not noted")
 	}
 }
+
+// Journal implements link.Host.
+func (m *Manager) Journal() string { return m.name }
 
 // Hello implements link.Host.
 func (m *Manager) Hello(on uint64) link.News {
