@@ -21,6 +21,7 @@ type hub struct{ m *Master }
 // and settles what its inventory leads to.
 func (h hub) Attach(ctx context.Context, hello cluster.Hello, name string) (link.Attached, error) {
 	if err := h.m.host.Ensure(ctx, hello.UUID, name, hello.Journal); err != nil {
+		h.refused(hello.UUID, name, err)
 		return link.Attached{}, err
 	}
 	var at link.Attached
@@ -37,11 +38,46 @@ func (h hub) Attach(ctx context.Context, hello cluster.Hello, name string) (link
 		if errors.Is(err, cluster.ErrDuplicate) {
 			kind = wire.InUse
 		}
+		h.refused(hello.UUID, name, err)
 		return at, wire.Errorf(kind, "%v", err)
 	}
+	h.m.refused.set(hello.UUID, "")
 	h.m.event("server.up", fmt.Sprintf("Server %d (%s) is connected.", at.Server, at.Name), serverPairs(at.Server, at.Name)...)
 	h.m.session.Settle(at.Server, e)
 	return at, nil
+}
+
+// refused tells once that a machine may not join, however often it tries.
+func (h hub) refused(uuid, name string, err error) {
+	if !h.m.refused.set(uuid, err.Error()) {
+		return
+	}
+	h.m.cfg.Log.Error().Err(err).Str("satellite", name).Msg("a satellite is refused")
+	h.m.event("server.refused", fmt.Sprintf("A machine with the certificate of %s is refused: %v.", name, err), monitor.Pair{Key: "name", Value: name}, monitor.Pair{Key: "msg", Value: err.Error()})
+}
+
+// lastWords remembers the last text about each satellite, so that only news
+// are told. Its keys are certificates that this cluster has issued.
+type lastWords struct {
+	mu   sync.Mutex
+	text map[string]string // guarded by mu
+}
+
+// set notes the text and tells whether it is new; an empty one forgets.
+func (l *lastWords) set(uuid, text string) (news bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case text == "":
+		delete(l.text, uuid)
+		return false
+	case l.text[uuid] == text:
+		return false
+	case l.text == nil:
+		l.text = map[string]string{}
+	}
+	l.text[uuid] = text
+	return true
 }
 
 // Report takes in what a satellite reports.

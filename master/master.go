@@ -76,6 +76,7 @@ type Master struct {
 	host    *host.Manager
 	link    *link.Server
 	scarce  scarcity
+	refused lastWords
 	commits *counted
 	config  config
 	tuner   monitor.Tuner
