@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -145,12 +146,21 @@ func (s *Server) Attach(stream pb.Link_AttachServer) error {
 	}}}
 	// Both end soon after this function has returned, and not before: a
 	// satellite that neither sends nor reads holds them up until then.
-	ended := make(chan error, 2)
+	ended, fault := make(chan error, 2), make(chan string, 1)
 	go func() { ended <- l.send(ctx, stream) }()
-	go func() { ended <- s.receive(ctx, stream, l, times.LeaseSelf > 0) }()
+	go func() {
+		defer func() {
+			if v := recover(); v != nil {
+				fault <- fmt.Sprintf("%v\n%s", v, debug.Stack())
+			}
+		}()
+		ended <- s.receive(ctx, stream, l, times.LeaseSelf > 0)
+	}()
 	select {
 	case <-ctx.Done():
 		return nil
+	case text := <-fault:
+		panic(text) // here it ends this link alone, see wire.Recover
 	case err = <-ended:
 	}
 	if errors.Is(err, io.EOF) {

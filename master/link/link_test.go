@@ -27,6 +27,7 @@ type hub struct {
 	uuids  []string // server n has uuids[n-1]
 	last   uint64
 	refuse error // of reports
+	fault  bool  // of reports
 }
 
 func (h *hub) note(s string) {
@@ -58,6 +59,9 @@ func (h *hub) Attach(_ context.Context, hello cluster.Hello, name string) (Attac
 
 func (h *hub) Report(context.Context, uint64, uint64, Report) error {
 	h.note("report")
+	if h.fault {
+		panic("a fault")
+	}
 	return h.refuse
 }
 func (h *hub) Detach(context.Context, uint64, uint64) { h.note("detach") }
@@ -389,6 +393,25 @@ func TestReports(t *testing.T) {
 		again.send(&pb.Up{Kind: &pb.Up_Hello{Hello: goodHello()}})
 		if err := again.failure(); wire.KindOf(err) != wire.BadRequest {
 			t.Errorf("a second hello: got %v", err)
+		}
+	})
+}
+
+// S21: a fault met by one message ends the link that it came over, not the
+// master.
+func TestFaultInAReport(t *testing.T) {
+	bubble(t, Times{}, func(t *testing.T, r *rig) {
+		p := r.dial(r.creds("sat1"))
+		defer p.cc.Close()
+		p.hello()
+		r.hub.fault = true
+		p.send(&pb.Up{Kind: &pb.Up_Report{Report: &pb.Report{}}})
+		if err := p.failure(); wire.KindOf(err) != wire.Internal {
+			t.Errorf("got %v, want an internal error", err)
+		}
+		synctest.Wait()
+		if got := r.hub.take(); got != "attach sat1, report, detach" {
+			t.Errorf("behind was told %q", got)
 		}
 	})
 }

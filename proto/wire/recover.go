@@ -52,7 +52,7 @@ func Recover(report Reporter) (grpc.UnaryServerInterceptor, grpc.StreamServerInt
 	caught := func(method string, v any) error {
 		ref := rand.Text()[:8]
 		report.report(Report{What: "call panicked", Method: method, Ref: ref, Err: fmt.Errorf("panic: %v", v), Stack: debug.Stack()})
-		return Errorf(Internal, "a fault of the master, ref %s in its log", ref)
+		return Errorf(Internal, "a fault of the program that answers here, ref %s in its log", ref)
 	}
 	unary := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 		defer func() {
