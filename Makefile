@@ -6,7 +6,7 @@ export VERDECMD_GUEST := $(CURDIR)/build/guest
 
 VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TOOLS = $(CURDIR)/build/tools
-SCRIPTS = $(shell grep -rlE '^\#!/bin/((ba|da)?sh|busybox sh)' packaging .ci docs)
+SCRIPTS = $(shell grep -rlE '^\#!/bin/((ba|da)?sh|busybox sh)' packaging .ci docs testdata/quickstart)
 FUZZTIME = 10s
 ARGS =
 
@@ -27,6 +27,16 @@ build: ## bin/verdecmd, one static program, and its other names
 	@CGO_ENABLED=0 go build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/verdecmd .
 	@ln -sf verdecmd bin/verdecmon
 	@ln -sf verdecmd bin/win4
+
+.PHONY: install
+install: build ## the program, its names and its manual, below DESTDIR
+	install -d $(DESTDIR)/usr/lib/win4linpro/bin $(DESTDIR)/usr/bin $(DESTDIR)/usr/share/man/man1 $(DESTDIR)/usr/share/man/man5 \
+		$(DESTDIR)/usr/share/man/man8 $(DESTDIR)/usr/share/bash-completion/completions
+	install -m 755 bin/verdecmd $(DESTDIR)/usr/lib/win4linpro/bin/verdecmd
+	for n in verdecmon win4; do ln -sf verdecmd $(DESTDIR)/usr/lib/win4linpro/bin/$$n; done
+	for n in verdecmd verdecmon win4; do ln -sf ../lib/win4linpro/bin/$$n $(DESTDIR)/usr/bin/$$n; done
+	for n in 1 5 8; do install -m 644 packaging/man/*.$$n $(DESTDIR)/usr/share/man/man$$n/; done
+	install -m 644 packaging/completion/* $(DESTDIR)/usr/share/bash-completion/completions/
 
 .PHONY: guest
 guest: ## build/guest, the tiny guest that the demo and the tests start

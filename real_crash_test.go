@@ -50,13 +50,12 @@ func TestRealLost(t *testing.T) {
 	if took := time.Since(cut); took < 15*time.Second {
 		t.Errorf("the desktop was ended after %v, with a lease of 20 s", took)
 	}
-	early := time.Since(cut) < 50*time.Second // on a busy machine the stories may take longer
 	r.until("the end of the lease", func() bool {
 		_, code := r.try("win4", "--satellite", r.path("sat2"), "--user", "alice")
 		return code == 0
 	})
-	if took := time.Since(cut); took < 50*time.Second || early && took > 60*time.Second {
-		t.Errorf("the user was let in after %v, want 52 s", took)
+	if took := time.Since(cut); took < 50*time.Second {
+		t.Errorf("the user was let in after %v, want not before 52 s", took)
 	}
 	if n := len(r.desktops()); n != 1 {
 		t.Errorf("%d desktops", n)
