@@ -95,6 +95,14 @@ func (m *Manager) Restore(ctx context.Context, now time.Time, c *cluster.Cluster
 // state was lost, and its list of sessions says nothing about the desktops that
 // the server started (S1).
 func (m *Manager) Ensure(ctx context.Context, uuid, name, journal string) error {
+	same := false // the usual case needs no turn and no disk
+	m.cfg.State(func(c *cluster.Cluster) {
+		s := c.ServerByUUID(uuid)
+		same = s != nil && s.Journal != "" && s.Journal == journal
+	})
+	if same {
+		return nil
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var r cluster.ServerRecord

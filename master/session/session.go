@@ -425,7 +425,7 @@ func (m *Manager) announce(ch cluster.Change) {
 	case cluster.Stopping, cluster.Aborting:
 		typ, text = "session.stopping", fmt.Sprintf("The session of %s on server %d is ending.", x.User, x.Server)
 	case cluster.Hung:
-		typ, text = "session.hung", fmt.Sprintf("The desktop of %s on server %d does not answer.", x.User, x.Server)
+		typ, text = "session.hung", fmt.Sprintf("The desktop of %s on server %d hangs: %s.", x.User, x.Server, x.Seen.Why)
 	case cluster.Failed:
 		typ, text = "session.failed", fmt.Sprintf("The desktop of %s on server %d has failed: %s.", x.User, x.Server, x.Seen.Why)
 	default:

@@ -141,7 +141,7 @@ func (d *demo) say(format string, args ...any) {
 
 // lock keeps other demo commands off the same directory until unlock.
 func (d *demo) lock(ctx context.Context) (unlock func(), err error) {
-	f, err := os.OpenFile(d.lockFile(), os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(d.lockFile(), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
