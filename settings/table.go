@@ -113,7 +113,7 @@ var global = Table{
 	{Name: StandaloneLogin, Kind: Bool, Default: "no", Scope: Satellite, Restart: true,
 		Text: "Whether a satellite lets users start new desktops while it cannot reach the master. The same user may then have two desktops on two satellites."},
 	{Name: LostSessions, Kind: Choice, Default: "hold", Choices: []string{"hold", "lease"}, Scope: Both, Restart: true,
-		Example: "lease", Text: "What becomes of sessions on a satellite that is silent. hold: their users wait until it is back or an administrator affirms that it is powered off. lease: the satellite ends its desktops by itself after WIN4_VERDE_LEASE_SELF, and the master lets the users in elsewhere after WIN4_VERDE_LEASE_REPLACE. Must be the same on all computers of the cluster."},
+		Example: "lease", Text: "What becomes of sessions on a satellite that is silent. hold: their users wait until it is back or an administrator affirms that it is powered off. lease: the satellite ends its desktops by itself after WIN4_VERDE_LEASE_SELF, and the master lets the users in elsewhere after WIN4_VERDE_LEASE_REPLACE; the service manager must restart a satellite program that dies, since only it ends the desktops. Must be the same on all computers of the cluster."},
 	{Name: LeaseSelf, Kind: Duration, Default: "60", Min: 20, Max: 86400, Scope: Both, Restart: true,
 		Text: "With lease: seconds without the master after which a satellite ends its desktops. Must be the same on all computers of the cluster."},
 	{Name: LeaseReplace, Kind: Duration, Default: "96", Min: 52, Max: 172800, Scope: Master, Restart: true,
