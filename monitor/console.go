@@ -19,6 +19,8 @@ var errNotConnected = errors.New("not connected")
 
 // console is the interactive monitor.
 type console struct {
+	prompting sync.Mutex // held while the prompt is worked out and set
+
 	o     *options
 	stdin *os.File
 	out   io.Writer // prints above the prompt
@@ -99,7 +101,7 @@ func (c *console) run() int {
 		}
 	}
 	for {
-		rl.SetPrompt(c.prompt())
+		c.setPrompt()
 		line, err := rl.Readline()
 		select {
 		case <-c.ended:
@@ -188,6 +190,14 @@ func (c *console) settings() []string {
 		lines = append(lines, on+" numbered")
 	}
 	return lines
+}
+
+// setPrompt gives the line editor the prompt of this moment. Two goroutines do
+// so: who comes later must not set what was true earlier.
+func (c *console) setPrompt() {
+	c.prompting.Lock()
+	defer c.prompting.Unlock()
+	c.rl.SetPrompt(c.prompt())
 }
 
 func (c *console) prompt() string {

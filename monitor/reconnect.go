@@ -30,7 +30,7 @@ func (c *console) lost(w *wire) {
 }
 
 func (c *console) refresh() {
-	c.rl.SetPrompt(c.prompt())
+	c.setPrompt()
 	c.rl.Refresh()
 }
 
