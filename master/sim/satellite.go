@@ -1,0 +1,115 @@
+package sim
+
+import (
+	"time"
+
+	pb "verdecmd/proto"
+)
+
+// Satellite is the program of one satellite, as a value that is told what
+// happens and acts through its Host. One start of the program is one value: a
+// crash throws it away, and the next one begins from the Host's files.
+//
+// All methods are called one at a time and do not block. Any of them may end
+// within a call of Host, when the simulator lets the program crash there: a
+// panic that only the simulator recovers.
+type Satellite interface {
+	// Begin reads what earlier starts left and looks for their desktops.
+	Begin() error
+	// Tick is called every second, and at each time asked for by Wake.
+	Tick()
+	// Wake is the earliest time on Clock.Mono at which a Tick is due; zero: none
+	// but the next second's.
+	Wake() time.Time
+
+	// Open begins a new link and returns its first message. Links are counted
+	// from 1, never twice in the life of a program.
+	Open(link uint64) *pb.Hello
+	// Receive takes a message of the master. An error ends the link.
+	Receive(link uint64, d *pb.Down) error
+	// Report is asked for when a load report is due.
+	Report(link uint64) *pb.Report
+	// Closed tells that a link has ended, whoever ended it.
+	Closed(link uint64)
+	// Answered gives the reply to an earlier Host.Refer or Host.Claim: a
+	// *pb.ReferReply, a *pb.ClaimReply, or the error of the call.
+	Answered(call uint64, reply any, err error)
+
+	// Login is a user who wants a desktop here. It is answered by Host.LoggedIn,
+	// now or later, unless the program crashes.
+	Login(id uint64, user string, uid uint32)
+
+	// The desktops of this host tell what happens to them.
+
+	Started(session string, pid int, err error) // answers Host.Start
+	Found(session string, pid int, err error)   // answers Host.Find: desktop.ErrGone, another error or none
+	Ready(session string)                       // the guest answers
+	Stopping(session string)                    // the guest shuts down
+	Exited(session string, guest bool)          // guest: it shut itself down; else the process died
+	Pinged(session string, err error)           // answers Host.Ping
+
+	// Sessions are the sessions in the satellite's inventory, by ID.
+	Sessions() []string
+}
+
+// Host is the computer of a satellite, as its program sees it. The simulator
+// implements it: files and desktops survive the program.
+type Host interface {
+	Clock() Clock
+
+	// Files returns the names of all files, sorted; Read the contents of one.
+	Files() []string
+	Read(name string) (data []byte, ok bool)
+	// Write replaces a file as a whole and durably. A full disk refuses it.
+	Write(name string, data []byte) error
+	Remove(name string) error
+
+	// Start orders the process of a session's desktop; Started answers.
+	Start(session, uuid, user string)
+	// Find looks for the process of an earlier start of the program; Found
+	// answers. A process is the same only if pid, uuid and time of its start are.
+	Find(session, uuid string, pid int)
+	Ping(session string)
+	PowerDown(session string)
+	Quit(session string)
+	Kill(session string)
+
+	// Send sends a message on a link; Close ends it.
+	Send(link uint64, u *pb.Up)
+	Close(link uint64)
+	// Refer and Claim call the master on a link and return the number of the
+	// call, which Answered gives back.
+	Refer(link uint64, r *pb.ReferRequest) uint64
+	Claim(link uint64, r *pb.ClaimRequest) uint64
+
+	// LoggedIn ends a Login.
+	LoggedIn(login uint64, o Outcome)
+
+	// Random is a source of randomness that follows from the seed.
+	Random() uint64
+}
+
+// Clock is what the clocks of a host show.
+type Clock struct {
+	Mono time.Time     // as Go's monotonic clock: it stops while the host is suspended
+	Wall time.Time     // what is set may jump
+	Boot time.Duration // since the host was switched on, suspended time included
+}
+
+// Outcome is what came of a login.
+type Outcome struct {
+	Session  string // it is here
+	Existing bool   // and was before
+	Server   uint64 // go there; 0: here, or refused
+	Err      error  // refused
+}
+
+// Config is what a satellite program is told at its start.
+type Config struct {
+	Name     string
+	Facts    *pb.HostFacts
+	Instance string // of this start of the program
+	Host     Host
+	// MasterLost is how long a satellite without a link lets logins wait.
+	MasterLost time.Duration
+}
