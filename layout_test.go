@@ -36,6 +36,7 @@ var layout = []struct {
 	{"settings/**", "settings/**", "settings imports nothing of ours"},
 	{"proto", "", "the generated code imports nothing of ours"},
 	{"proto/wire", "proto", "wire is what both ends agree on"},
+	{"proto/simulated", "proto", "simulator and satellite agree on it and on nothing else"},
 	{"proto/planted", "", "a bug stands alone"},
 	{"monitor/**", "monitor/** settings", "the monitor knows the master only through its own interfaces"},
 
@@ -46,7 +47,7 @@ var layout = []struct {
 	{"master/event", "master/store monitor", "events are kept and shown"},
 	{"master/job", "master/store monitor", "jobs are kept and shown"},
 	{"master/link", "master/cluster master/placement proto proto/wire settings/**", "the link translates, it does not decide"},
-	{"master/sim", "master/** monitor proto proto/wire settings/**", "the simulator runs the master's rules; satellites are handed in"},
+	{"master/sim", "master/** monitor proto proto/simulated proto/wire settings/**", "the simulator runs the master's rules; satellites are handed in"},
 	{"master/fleet", "master/** monitor proto proto/wire settings/**", "a fleet of simulated satellites drives a real master"},
 	{"master/*", "master/cluster master/placement master/store master/event master/job monitor proto proto/wire settings/**",
 		"a capability declares the interface that it needs of another one"},
@@ -57,7 +58,7 @@ var layout = []struct {
 	{"satellite/link", "proto proto/wire settings/**", "the link carries, it does not act"},
 	{"satellite/load", "proto settings/**", "the load is measured, whoever wants it"},
 	{"satellite/session", "satellite/desktop satellite/desktop/fake satellite/link proto proto/wire settings/**", "its tests run desktops that behave"},
-	{"satellite/sim", "satellite/** master/sim proto proto/wire settings/**", "a satellite as the simulator wants it; nothing of the product imports it but main.go"},
+	{"satellite/sim", "satellite/** proto proto/simulated proto/wire settings/**", "a satellite as the simulator wants it; only main.go hands it in"},
 	{"satellite/*", "satellite/desktop satellite/link satellite/load proto proto/wire settings/**",
 		"a capability declares the interface that it needs of another one"},
 

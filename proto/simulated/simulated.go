@@ -1,9 +1,23 @@
-package sim
+// Package simulated is what the simulator and a satellite in it agree on: the
+// program of a satellite as a value, and the computer under it.
+//
+// The simulator (master/sim) implements Host and knows nothing of satellites but
+// this; satellite/sim implements Satellite with the real rules of a satellite
+// and knows nothing of the master. main.go brings them together.
+package simulated
 
 import (
+	"errors"
 	"time"
 
 	pb "verdecmd/proto"
+)
+
+// Errors that Host hands to a Satellite.
+var (
+	ErrGone    = errors.New("the desktop is gone")       // of Found: no such process
+	ErrNoSpace = errors.New("no space left")             // of Write and Started
+	ErrNoReply = errors.New("the desktop gives no sign") // of Found and Pinged
 )
 
 // Satellite is the program of one satellite, as a value that is told what
@@ -42,7 +56,7 @@ type Satellite interface {
 	// The desktops of this host tell what happens to them.
 
 	Started(session string, pid int, err error) // answers Host.Start
-	Found(session string, pid int, err error)   // answers Host.Find: desktop.ErrGone, another error or none
+	Found(session string, pid int, err error)   // answers Host.Find: ErrGone, another error or none
 	Ready(session string)                       // the guest answers
 	Stopping(session string)                    // the guest shuts down
 	Exited(session string, guest bool)          // guest: it shut itself down; else the process died
