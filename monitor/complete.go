@@ -57,7 +57,7 @@ func (cmd *Entry) candidates(given []string, last string, level Level) []Choice 
 	if key, value, ok := strings.Cut(last, "="); ok {
 		for i := range cmd.Args {
 			if a := &cmd.Args[i]; a.Kind == Option && a.Name == key {
-				out := begin(a.choices(value), value)
+				out := begin(a.choices(given, value), value)
 				for j := range out {
 					out[j].Word = key + "=" + out[j].Word
 				}
@@ -74,7 +74,7 @@ func (cmd *Entry) candidates(given []string, last string, level Level) []Choice 
 		}
 	}
 	if a := cmd.positional(position); a != nil {
-		out = begin(a.choices(last), last)
+		out = begin(a.choices(given, last), last)
 	}
 	for i := range cmd.Args {
 		a := &cmd.Args[i]
@@ -93,7 +93,7 @@ func (cmd *Entry) candidates(given []string, last string, level Level) []Choice 
 	return out[:min(len(out), maxChoice+1)]
 }
 
-func (a *Arg) choices(prefix string) []Choice {
+func (a *Arg) choices(given []string, prefix string) []Choice {
 	if len(a.Values) > 0 {
 		out := make([]Choice, len(a.Values))
 		for i, v := range a.Values {
@@ -103,6 +103,9 @@ func (a *Arg) choices(prefix string) []Choice {
 	}
 	if a.Complete != nil {
 		return a.Complete(prefix)
+	}
+	if a.CompleteAfter != nil {
+		return a.CompleteAfter(given)
 	}
 	return nil
 }

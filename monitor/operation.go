@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"verdecmd/settings"
 )
 
 // LogLevels are the words of loglevel, the quietest first.
@@ -65,7 +67,7 @@ func operationCommands(t *Table, b Backend) []Entry {
 		Run:     func(_ context.Context, _ *Call) (Reply, error) { return listSettings(b) },
 	}, {
 		Name: "setting", Group: working,
-		Args:    []Arg{name, {Name: "value", Type: TypeAny, Optional: true, Level: Admin, Help: "the new value (level admin); quote blanks", Complete: nil}},
+		Args:    []Arg{name, {Name: "value", Type: TypeAny, Optional: true, Level: Admin, Help: "the new value (level admin); quote blanks", CompleteAfter: func(given []string) []Choice { return valueChoices(b, given) }}},
 		Summary: "show one setting of the master, or set it",
 		About: []string{"Without a value, shows the setting and what it is for. With one, writes it to the",
 			"settings file of the master, leaving everything else there as it is, and applies it.",
@@ -127,6 +129,39 @@ func settingChoices(b Operation) []Choice {
 	out := make([]Choice, len(list))
 	for i := range list {
 		out[i] = Choice{list[i].Name, firstSentence(list[i].Text)}
+	}
+	return out
+}
+
+// valueChoices are the words that a setting can be, or the values that it has
+// and would have by itself.
+func valueChoices(b Operation, given []string) []Choice {
+	if len(given) == 0 {
+		return nil
+	}
+	s, ok := settings.Global().Find(strings.ToUpper(given[0]))
+	if !ok || s.Secret {
+		return nil
+	}
+	var out []Choice
+	switch s.Kind {
+	case settings.Bool:
+		out = []Choice{{Word: "no"}, {Word: "yes"}}
+	case settings.Choice:
+		for _, c := range s.Choices {
+			out = append(out, Choice{Word: c})
+		}
+	default:
+		out = append(out, Choice{s.Default, "the default"})
+		if now, err := b.Setting(s.Name); err == nil && now.Value != s.Default {
+			out = append(out, Choice{now.Value, "as it is"})
+		}
+		return out
+	}
+	for i := range out {
+		if out[i].Word == s.Default {
+			out[i].Summary = "the default"
+		}
 	}
 	return out
 }

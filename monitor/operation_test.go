@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -291,6 +292,33 @@ func TestOneShotLosesTheConnection(t *testing.T) {
 			_, stderr, status := runMonitor(t, path, "", "-f", "tsv", "offlineserver", "2")
 			if status != test.want || stderr == "" {
 				t.Errorf("got %d %q, want %d", status, stderr, test.want)
+			}
+		})
+	}
+}
+
+// PROTOCOL 14.3: Tab offers what a setting can be.
+func TestSettingValues(t *testing.T) {
+	table := NewTable(newFake())
+	tests := map[string]struct {
+		line string
+		want []string
+	}{
+		"choice":       {"setting WIN4_VERDE_LOST_SESSIONS ", []string{"hold", "lease"}},
+		"begun":        {"setting win4_verde_lost_sessions l", []string{"lease"}},
+		"yes or no":    {"setting WIN4_VERDE_STANDALONE_LOGIN ", []string{"no", "yes"}},
+		"number":       {"setting WIN4_VERDE_STATS_INTERVAL ", []string{"3"}},
+		"no such":      {"setting WIN4_NONSENSE ", nil},
+		"one too many": {"setting WIN4_VERDE_LOST_SESSIONS hold ", nil},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			for _, c := range table.candidates(test.line, Admin) {
+				got = append(got, c.Word)
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("%q: got %q, want %q", test.line, got, test.want)
 			}
 		})
 	}

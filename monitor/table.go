@@ -71,6 +71,8 @@ type Arg struct {
 	// Complete returns words for the value; those that do not begin with what
 	// is typed already are left out by the caller.
 	Complete func(prefix string) []Choice
+	// CompleteAfter is Complete where the words given before it matter.
+	CompleteAfter func(given []string) []Choice
 }
 
 func (a *Arg) hint() string {
