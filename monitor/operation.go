@@ -267,7 +267,11 @@ func backup(ctx context.Context, c *Call, b Backend) (Reply, error) {
 	if c.Has("nowait") {
 		return accepted(j, joined, Pair{"path", path}), nil
 	}
-	j, err = c.wait(ctx, b, j, 0, fmt.Sprintf("Copying the database to %s (job %d).", path, j.ID))
+	text := fmt.Sprintf("Copying the database to %s (job %d).", path, j.ID)
+	if joined {
+		text = joinedText(j)
+	}
+	j, err = c.wait(ctx, b, j, 0, text)
 	if err != nil {
 		return Reply{}, err
 	}
@@ -276,9 +280,14 @@ func backup(ctx context.Context, c *Call, b Backend) (Reply, error) {
 
 // accepted is the reply to nowait.
 func accepted(j Job, joined bool, object Pair) Reply {
-	pairs := []Pair{object, {"job", j.ID}}
+	pairs, already := []Pair{object, {"job", j.ID}}, ""
 	if joined {
-		pairs = append(pairs, Pair{"joined", true})
+		pairs, already = append(pairs, Pair{"joined", true}), " already"
 	}
-	return Reply{Code: 202, Pairs: pairs, Text: fmt.Sprintf(`Job %d works on it; see "job %d".`, j.ID, j.ID)}
+	return Reply{Code: 202, Pairs: pairs, Text: fmt.Sprintf(`Job %d works on it%s; see "job %d".`, j.ID, already, j.ID)}
+}
+
+// joinedText says that a command waits for a job that was there before it.
+func joinedText(j Job) string {
+	return fmt.Sprintf("Job %d of %s has been working on that for %d s; waiting for its end.", j.ID, j.By, int(j.Elapsed.Seconds()))
 }

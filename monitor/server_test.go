@@ -242,7 +242,17 @@ func TestJobs(t *testing.T) {
 	for len(ts.running()) == 0 {
 		runtime.Gosched()
 	}
+	three := ts.dial(t)
+	three.ask("format text")
+	if a := three.ask("logoffuser carol nowait"); !strings.Contains(a.end, "Job 19 works on it already") {
+		t.Errorf("joined without waiting, in words: %s", a.end)
+	}
+	three.ask("progress on")
+	three.send("logoffuser carol\n")
 	two.want("logoffuser carol", "200 ok user=carol server=2 session=s42 how=abort elapsed=1 job=19 joined=yes")
+	if a := three.reply(); len(a.extra) == 0 || !strings.Contains(a.extra[0], "Job 19 of ") || !strings.Contains(a.extra[0], "waiting for its end") {
+		t.Errorf("joined, in words: %q", a.extra)
+	}
 	if a := one.reply(); a.code != "200" || !strings.Contains(a.end, "job=19") || strings.Contains(a.end, "joined") {
 		t.Errorf("first logoffuser: %s %s", a.code, a.end)
 	}

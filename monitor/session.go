@@ -298,7 +298,11 @@ func endSession(ctx context.Context, c *Call, b Backend, how How) (Reply, error)
 	if c.Has("nowait") {
 		return accepted(j, joined, Pair{"user", u.User}), nil
 	}
-	j, err = c.wait(ctx, b, j, 0, startedText(u, how, j))
+	text := startedText(u, how, j)
+	if joined {
+		text = joinedText(j)
+	}
+	j, err = c.wait(ctx, b, j, 0, text)
 	if err != nil {
 		return Reply{}, err
 	}
