@@ -18,6 +18,7 @@ var (
 	ErrGone    = errors.New("the desktop is gone")       // of Found: no such process
 	ErrNoSpace = errors.New("no space left")             // of Write and Started
 	ErrNoReply = errors.New("the desktop gives no sign") // of Found and Pinged
+	ErrHalted  = errors.New("the desktop waits")         // of Pinged: what it writes does not fit the disk
 )
 
 // Satellite is the program of one satellite, as a value that is told what
@@ -37,16 +38,20 @@ type Satellite interface {
 	Wake() time.Time
 
 	// Open begins a new link and returns its first message. Links are counted
-	// from 1, never twice in the life of a program.
+	// from 1, never twice in the life of a program; a link before it is closed.
 	Open(link uint64) *pb.Hello
-	// Receive takes a message of the master. An error ends the link.
+	// Receive takes a message of the master. An error ends the link: the
+	// satellite has let go of it already.
 	Receive(link uint64, d *pb.Down) error
-	// Report is asked for when a load report is due.
+	// Report is asked for when a load report is due, and sent by the caller; nil:
+	// the link is not welcomed. News are sent at once, by Host.Send.
 	Report(link uint64) *pb.Report
-	// Closed tells that a link has ended, whoever ended it.
+	// Closed tells that a link has ended, whoever ended it. Calls on it that were
+	// not answered have failed by that.
 	Closed(link uint64)
 	// Answered gives the reply to an earlier Host.Refer or Host.Claim: a
-	// *pb.ReferReply, a *pb.ClaimReply, or the error of the call.
+	// *pb.ReferReply, a *pb.ClaimReply, or the error of the call as
+	// wire.FromStatus makes it. What comes after the call has failed is ignored.
 	Answered(call uint64, reply any, err error)
 
 	// Login is a user who wants a desktop here. It is answered by Host.LoggedIn,
@@ -78,7 +83,14 @@ type Host interface {
 	Write(name string, data []byte) error
 	Remove(name string) error
 
-	// Start orders the process of a session's desktop; Started answers.
+	// Load is a sample of how busy the host is.
+	Load() *pb.Load
+	// Desktop is what the desktop of a user takes; an error: the user has none.
+	Desktop(user string) (memoryMiB, cpus int, err error)
+
+	// Start orders the process of a session's desktop; Started answers. Quit or
+	// Kill before that gives it up: Started then tells an error, and there is no
+	// process. A start whose program is gone makes no process any more.
 	Start(session, uuid, user string)
 	// Find looks for the process of an earlier start of the program; Found
 	// answers. A process is the same only if pid, uuid and time of its start are.
@@ -126,4 +138,8 @@ type Config struct {
 	Host     Host
 	// MasterLost is how long a satellite without a link lets logins wait.
 	MasterLost time.Duration
+	// Limits of a desktop's life; 0: as in the settings.
+	StartTimeout, HungAfter time.Duration
+	// PingEvery is how often a desktop is asked for a sign of life; 0: 5 s.
+	PingEvery time.Duration
 }
