@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"verdecmd/proto/planted"
 )
 
 // Hello is a satellite's whole truth when its link opens.
@@ -127,7 +129,7 @@ func (c *Cluster) linked(id, attachment uint64) (*Server, error) {
 	switch {
 	case s == nil:
 		return nil, ErrUnknownServer
-	case s.Attachment == 0 || s.Attachment != attachment:
+	case s.Attachment == 0 || s.Attachment != attachment && !planted.Bug("old-link-counts"):
 		return nil, ErrStaleLink
 	}
 	return s, nil
@@ -161,7 +163,7 @@ func (c *Cluster) list(now time.Time, s *Server, sessions []Reported, ended []En
 	}
 	c.ended(s, ended, here, e)
 	for _, x := range s.byUser() {
-		if !here[x.ID] && x.listed == s.Attachment {
+		if !here[x.ID] && (x.listed == s.Attachment || planted.Bug("old-list-counts")) {
 			c.end(x, "vanished", "its server no longer has it", e)
 		}
 	}
@@ -223,6 +225,8 @@ func (c *Cluster) judge(now time.Time, s *Server, e *Effects) {
 				x.told = now
 				e.Abort = append(e.Abort, x.ID)
 			}
+		case planted.Bug("stranger-killed") && other == nil:
+			e.Abort = append(e.Abort, x.ID)
 		case other != nil || !c.makeWay(x.User, x.UID, e):
 		default:
 			delete(c.strangers, at{s.ID, x.ID})

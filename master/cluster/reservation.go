@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"verdecmd/master/placement"
+	"verdecmd/proto/planted"
 )
 
 // Login is somebody who wants a desktop.
@@ -69,7 +70,9 @@ func (c *Cluster) Refer(now time.Time, l Login) (Referral, error) {
 	c.reservations[l.User], c.byUID[l.UID] = r, l.User
 	s.usage.reserved++
 	s.usage.add(r.needs())
-	c.refit(s)
+	if !planted.Bug("reservation-not-charged") {
+		c.refit(s)
+	}
 	out.Server, out.Reservation, out.Made = s, r, true
 	return out, nil
 }
@@ -133,8 +136,12 @@ func (c *Cluster) cancelWhere(match func(*Reservation) bool) []Reservation {
 // claimed, and under Lease the sessions of servers that are silent for so long
 // that they have surely stopped their desktops.
 func (c *Cluster) Expire(now time.Time) (gone []Reservation, e Effects) {
-	gone = c.cancelWhere(func(r *Reservation) bool { return now.After(r.Expires) })
-	if c.limits.Lost != Lease {
+	late := time.Duration(0)
+	if planted.Bug("late-expiry") {
+		late = c.limits.Interval
+	}
+	gone = c.cancelWhere(func(r *Reservation) bool { return now.After(r.Expires.Add(late)) })
+	if c.limits.Lost != Lease && !planted.Bug("silent-is-gone") {
 		return gone, e
 	}
 	for _, x := range c.Sessions() {
@@ -152,6 +159,9 @@ func (c *Cluster) Expire(now time.Time) (gone []Reservation, e Effects) {
 func (c *Cluster) released(x *Session) (t time.Time, ok bool) {
 	s := c.servers[x.Server]
 	l := &c.limits
+	if planted.Bug("silent-is-gone") && !x.Reported && s.Attachment == 0 {
+		return x.LostSince.Add(l.Resync), true
+	}
 	if l.Lost != Lease || l.LeaseReplace <= 0 || x.Reported || s.Attachment != 0 {
 		return t, false
 	}
@@ -165,6 +175,9 @@ func (c *Cluster) released(x *Session) (t time.Time, ok bool) {
 			t = t2
 		}
 	}
+	if planted.Bug("short-lease") {
+		return t.Add(l.LeaseReplace / 2), true
+	}
 	return t.Add(l.LeaseReplace), true
 }
 
@@ -175,6 +188,9 @@ func (c *Cluster) drop(r *Reservation) *Reservation {
 	s := c.servers[r.Server]
 	s.usage.reserved--
 	s.usage.remove(r.needs())
+	if planted.Bug("double-return") {
+		s.usage.remove(r.needs())
+	}
 	c.refit(s)
 	return r
 }

@@ -3,6 +3,8 @@ package cluster
 import (
 	"fmt"
 	"time"
+
+	"verdecmd/proto/planted"
 )
 
 // BeginClaim consumes the reservation of a user on the server that asks: the
@@ -24,11 +26,11 @@ func (c *Cluster) BeginClaim(now time.Time, server, attachment uint64, user stri
 		return nil, fmt.Errorf("for %s on server %d (%s): %w; log in again", user, s.ID, s.Name, ErrNoReservation)
 	case r.Server != server:
 		return nil, fmt.Errorf("for %s on server %d (%s): %w; the place of %s is on server %d", user, s.ID, s.Name, ErrNoReservation, user, r.Server)
-	case r.Connecting:
+	case r.Connecting && !planted.Bug("claimed-twice"):
 		return nil, fmt.Errorf("%s for %s: %w", r.ID, user, ErrClaimed)
-	case now.After(r.Expires):
+	case now.After(r.Expires) && !planted.Bug("late-expiry"):
 		return nil, fmt.Errorf("%s for %s expired %v ago: %w; log in again", r.ID, user, now.Sub(r.Expires).Round(time.Millisecond), ErrNoReservation)
-	case s.State != Online:
+	case s.State != Online && !planted.Bug("offline-claimed"):
 		return nil, fmt.Errorf("server %d (%s) is %s: %w; log in again", s.ID, s.Name, s.State, ErrNoReservation)
 	}
 	if err := c.unsettled(user, uid); err != nil {
@@ -39,7 +41,7 @@ func (c *Cluster) BeginClaim(now time.Time, server, attachment uint64, user stri
 		Session:    Session{ID: sessionID(c.nextSession), User: user, UID: uid, Server: server, Memory: r.Need.Memory, Epoch: c.epoch, Reported: true},
 		Attachment: attachment, Number: c.nextSession, reservation: r.ID,
 	}
-	if c.nextSession > c.highWater {
+	if c.nextSession > c.highWater && !planted.Bug("number-twice") {
 		claim.HighWater = (c.nextSession/idBlock + 1) * idBlock
 	}
 	c.nextSession++
@@ -84,6 +86,9 @@ func (c *Cluster) Unclaimed(claim *Claim) {
 // voidClaims gives up the claims on a server that are not durable yet: their
 // link has ended, or the server takes no logins any more.
 func (c *Cluster) voidClaims(server uint64) {
+	if planted.Bug("claim-not-voided") {
+		return
+	}
 	for _, claim := range c.claims {
 		if claim.Session.Server == server {
 			claim.void = true

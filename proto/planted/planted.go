@@ -4,8 +4,8 @@
 //
 // The build tag "mutants" puts them in, and the environment variable
 // VERDECMD_MUTANT chooses one when the program starts. A place that has a bug
-// says so in its condition: if ok || planted.Bug("no-epoch-check"). Names says
-// what each is.
+// says so in its condition: if ok || planted.Bug("no-epoch-check"). Bugs says
+// what each of them is.
 package planted
 
 // Name is the name of a planted bug.
