@@ -3,6 +3,8 @@ package desktop
 import (
 	"fmt"
 	"time"
+
+	"verdecmd/proto/planted"
 )
 
 // Phase is where a session is in its life; the words are those of the protocol.
@@ -317,7 +319,7 @@ func (m *Machine) Tick(now time.Time) []Action {
 		}
 		m.killAt = now.Add(killEvery)
 		return []Action{Kill}
-	case due(m.logoffBy, now):
+	case due(m.logoffBy, now) && !planted.Bug("logoff-never-forces"):
 		return m.force(now, logoffKill)
 	}
 	var out []Action
@@ -386,6 +388,10 @@ func (m *Machine) ask(now time.Time) []Action {
 func (m *Machine) force(now time.Time, kill time.Duration) []Action {
 	m.startBy, m.askAt, m.logoffBy = time.Time{}, time.Time{}, time.Time{}
 	m.killAt = now.Add(kill)
+	if planted.Bug("abort-asks") {
+		m.killAt = time.Time{}
+		return append(m.become(PhaseAborting, ""), AskPowerDown)
+	}
 	return append(m.become(PhaseAborting, ""), Quit)
 }
 
