@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"strings"
@@ -28,9 +29,18 @@ func (k kernel) context() context.Context {
 	return context.WithValue(context.Background(), common.EnvKey, common.EnvMap{common.HostProcEnvKey: k.proc})
 }
 
+// noPanic makes an error of a panic: gopsutil believes what it reads, and in
+// containers /proc may come from a program whose files are cut off or empty.
+func noPanic(err *error) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("what the kernel says cannot be read: %v", v)
+	}
+}
+
 // cpu adds up the counters. User time contains the time of guests. Stolen time
 // counts as busy: the processor was wanted and not there.
-func (k kernel) cpu() (cpuTimes, error) {
+func (k kernel) cpu() (_ cpuTimes, err error) {
+	defer noPanic(&err)
 	list, err := cpu.TimesWithContext(k.context(), false)
 	if err != nil {
 		return cpuTimes{}, err
@@ -43,7 +53,8 @@ func (k kernel) cpu() (cpuTimes, error) {
 	return cpuTimes{busy: busy, total: busy + t.Idle + t.Iowait}, nil
 }
 
-func (k kernel) load1() (float64, error) {
+func (k kernel) load1() (_ float64, err error) {
+	defer noPanic(&err)
 	avg, err := loadavg.AvgWithContext(k.context())
 	if err != nil {
 		return 0, err
@@ -52,6 +63,7 @@ func (k kernel) load1() (float64, error) {
 }
 
 func (k kernel) memory() (total, available uint64, err error) {
+	defer noPanic(&err)
 	m, err := mem.VirtualMemoryWithContext(k.context())
 	if err != nil {
 		return 0, 0, err
@@ -61,6 +73,21 @@ func (k kernel) memory() (total, available uint64, err error) {
 	}
 	return m.Total, m.Available, nil
 }
+
+// vendor is who made the processor; empty where the kernel does not say.
+func (k kernel) vendor() string {
+	var err error
+	defer noPanic(&err)
+	infos, err := cpu.InfoWithContext(k.context())
+	if err != nil || len(infos) == 0 {
+		return ""
+	}
+	return text(infos[0].VendorID)
+}
+
+// text lets no bytes through that a message cannot carry: one that is not UTF-8
+// would keep the satellite off its master for ever.
+func text(s string) string { return strings.ToValidUTF8(s, "?") }
 
 // Facts do not change while the program runs.
 type Facts struct {
@@ -83,19 +110,18 @@ func (s *Sampler) Facts() (Facts, error) {
 	if f.Hostname, err = os.Hostname(); err != nil {
 		errs = append(errs, err)
 	}
+	f.Hostname = text(f.Hostname)
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		errs = append(errs, err)
 	}
 	f.Arch, f.Kernel = unix.ByteSliceToString(u.Machine[:]), unix.ByteSliceToString(u.Release[:])
-	if infos, err := cpu.InfoWithContext(s.kernel.context()); err == nil && len(infos) > 0 {
-		f.CPUVendor = infos[0].VendorID
-	}
+	f.CPUVendor = s.kernel.vendor()
 	if f.MemoryBytes, _, err = s.kernel.memory(); err != nil {
 		errs = append(errs, err)
 	}
 	if id, err := os.ReadFile(s.kernel.proc + "/sys/kernel/random/boot_id"); err == nil {
-		f.BootID = strings.TrimSpace(string(id))
+		f.BootID = text(strings.TrimSpace(string(id)))
 	}
 	info, err := s.snap.ask(askFor)
 	if err != nil {

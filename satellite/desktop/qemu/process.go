@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
 	"strconv"
@@ -191,7 +192,10 @@ func parseStat(data []byte) (stat, error) {
 		}
 		n[k] = v
 	}
-	return stat{startTime: n[2], cpu: time.Duration(n[0]+n[1]) * time.Second / clockTicks}, nil
+	// Divided first: nanoseconds of ticks would overflow after three years of
+	// processor time, which a busy desktop has used in some months.
+	const tick, most = time.Second / clockTicks, math.MaxInt64 / uint64(time.Second/clockTicks)
+	return stat{startTime: n[2], cpu: time.Duration(min(n[0]+n[1], most)) * tick}, nil
 }
 
 // readProc reads at most 64 KiB of a file of a process. ErrGone is certain: any
