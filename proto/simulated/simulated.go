@@ -85,15 +85,18 @@ type Host interface {
 
 	// Load is a sample of how busy the host is.
 	Load() *pb.Load
-	// Desktop is what the desktop of a user takes; an error: the user has none.
-	Desktop(user string) (memoryMiB, cpus int, err error)
+	// Desktop is what the desktop of a user takes, and the features that its host
+	// must have; an error: the user has none.
+	Desktop(user string) (memoryMiB, cpus int, requires []string, err error)
 
 	// Start orders the process of a session's desktop; Started answers. Quit or
 	// Kill before that gives it up: Started then tells an error, and there is no
 	// process. A start whose program is gone makes no process any more.
 	Start(session, uuid, user string)
 	// Find looks for the process of an earlier start of the program; Found
-	// answers. A process is the same only if pid, uuid and time of its start are.
+	// answers. A process is the same only if it has this uuid. pid 0: the journal
+	// does not know it yet. Without a uuid whatever has the pid is taken, which
+	// only a planted bug wants: it may be the desktop of somebody else.
 	Find(session, uuid string, pid int)
 	Ping(session string)
 	PowerDown(session string)
