@@ -40,17 +40,27 @@ type Config struct {
 	// Cancelled is told which reservations a server has lost.
 	Cancelled func([]cluster.Reservation)
 	Log       zerolog.Logger
+
+	// Now is the time, and Turn lets one change of the register pass at a time,
+	// so that numbers and records agree. A simulation hands in its own; the
+	// defaults are the real ones.
+	Now  func() time.Time
+	Turn sync.Locker
 }
 
 // Manager is the master's part in servers.
-type Manager struct {
-	cfg Config
-
-	mu sync.Mutex // one change of the register at a time, so that numbers and records agree
-}
+type Manager struct{ cfg Config }
 
 // New returns a Manager.
-func New(cfg Config) *Manager { return &Manager{cfg: cfg} }
+func New(cfg Config) *Manager {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Turn == nil {
+		cfg.Turn = &sync.Mutex{}
+	}
+	return &Manager{cfg: cfg}
+}
 
 // record is the durable form of a server.
 type record struct {
@@ -103,8 +113,8 @@ func (m *Manager) Ensure(ctx context.Context, uuid, name, journal string) error 
 	if same {
 		return nil
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.cfg.Turn.Lock()
+	defer m.cfg.Turn.Unlock()
 	var r cluster.ServerRecord
 	var known, taken bool
 	m.cfg.State(func(c *cluster.Cluster) {
@@ -132,7 +142,7 @@ func (m *Manager) Ensure(ctx context.Context, uuid, name, journal string) error 
 		if err := m.save(ctx, r); err != nil {
 			return fmt.Errorf("noting the journal of %s: %w", name, err)
 		}
-		m.cfg.State(func(c *cluster.Cluster) { c.Registered(time.Now(), r) })
+		m.cfg.State(func(c *cluster.Cluster) { c.Registered(m.cfg.Now(), r) })
 		return nil
 	case taken:
 		return wire.Errorf(wire.InUse, "the name %s belongs to server %d, which has another identity; enrol this machine under another name", name, r.ID)
@@ -141,7 +151,7 @@ func (m *Manager) Ensure(ctx context.Context, uuid, name, journal string) error 
 	if err := m.save(ctx, r, store.Change{Key: store.Key{Bucket: meta, ID: lastServer}, Value: strconv.AppendUint(nil, r.ID, 10)}); err != nil {
 		return fmt.Errorf("registering %s: %w", name, err)
 	}
-	m.cfg.State(func(c *cluster.Cluster) { c.Registered(time.Now(), r) })
+	m.cfg.State(func(c *cluster.Cluster) { c.Registered(m.cfg.Now(), r) })
 	m.cfg.Log.Info().Uint64("server", r.ID).Str("satellite", name).Msg("satellite registered")
 	m.cfg.Event("server.registered", fmt.Sprintf("Server %d (%s) is registered.", r.ID, r.Name), pairs(r)...)
 	return nil
@@ -150,8 +160,8 @@ func (m *Manager) Ensure(ctx context.Context, uuid, name, journal string) error 
 // SetState puts a server online or offline for new logins, durably. changed is
 // false where it was so; left is how many servers are online afterwards.
 func (m *Manager) SetState(ctx context.Context, id uint64, state cluster.State, reason string) (changed bool, left int, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.cfg.Turn.Lock()
+	defer m.cfg.Turn.Unlock()
 	var r cluster.ServerRecord
 	known := false
 	m.cfg.State(func(c *cluster.Cluster) {
@@ -172,7 +182,7 @@ func (m *Manager) SetState(ctx context.Context, id uint64, state cluster.State, 
 	var cancelled []cluster.Reservation
 	m.cfg.State(func(c *cluster.Cluster) {
 		if changed {
-			cancelled = c.StateSet(time.Now(), r)
+			cancelled = c.StateSet(m.cfg.Now(), r)
 		}
 		for _, s := range c.Servers() {
 			if s.State == cluster.Online {
@@ -191,14 +201,14 @@ func (m *Manager) SetState(ctx context.Context, id uint64, state cluster.State, 
 // Forget removes a server that is gone. It leaves memory first, so that no link
 // of it can open while the disk forgets it, and comes back if that fails.
 func (m *Manager) Forget(ctx context.Context, id uint64) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.cfg.Turn.Lock()
+	defer m.cfg.Turn.Unlock()
 	var r cluster.ServerRecord
 	var left int
 	var wait time.Duration
 	var err error
 	m.cfg.State(func(c *cluster.Cluster) {
-		now := time.Now()
+		now := m.cfg.Now()
 		left, wait = held(c, id), c.Awaited(now, id)
 		r, err = c.Forget(now, id)
 	})
@@ -217,7 +227,7 @@ func (m *Manager) Forget(ctx context.Context, id uint64) error {
 	}
 	change := store.Change{Key: store.Key{Bucket: servers, ID: strconv.FormatUint(id, 10)}}
 	if err := m.cfg.Store.Commit(context.WithoutCancel(ctx), m.cfg.Epoch, nil, []store.Change{change}); err != nil {
-		m.cfg.State(func(c *cluster.Cluster) { c.Registered(time.Now(), r) })
+		m.cfg.State(func(c *cluster.Cluster) { c.Registered(m.cfg.Now(), r) })
 		if errors.Is(err, store.ErrUnknown) { // what is in memory must be on the disk
 			err = errors.Join(err, m.save(ctx, r))
 		}

@@ -12,7 +12,7 @@ import (
 
 // Servers returns all servers by ID. The score is that of the smallest desktop.
 func (m *Manager) Servers() []monitor.Server {
-	now := time.Now()
+	now := m.cfg.Now()
 	var out []monitor.Server
 	m.cfg.State(func(c *cluster.Cluster) {
 		all := c.Servers()
@@ -26,7 +26,7 @@ func (m *Manager) Servers() []monitor.Server {
 
 // Server returns one, with the users who have sessions there.
 func (m *Manager) Server(id uint64) (out monitor.Server, ok bool) {
-	now := time.Now()
+	now := m.cfg.Now()
 	m.cfg.State(func(c *cluster.Cluster) {
 		s := c.Server(id)
 		if s == nil {
@@ -69,7 +69,7 @@ func row(c *cluster.Cluster, s *cluster.Server, now time.Time) monitor.Server {
 // Placement tells for each server whether a session with this need would go
 // there, best first.
 func (m *Manager) Placement(need placement.Need) []monitor.Candidate {
-	now := time.Now()
+	now := m.cfg.Now()
 	var out []monitor.Candidate
 	m.cfg.State(func(c *cluster.Cluster) {
 		for _, x := range c.Placement(now, need) {

@@ -152,19 +152,27 @@ func (m *Manager) end(ctx context.Context, p *job.Progress, user string, e endin
 
 // force drops the record of a session on a silent server.
 func (m *Manager) force(ctx context.Context, r reply) job.Outcome {
-	var rel cluster.Release
-	var err error
-	m.cfg.State(func(c *cluster.Cluster) { rel, err = c.Force(r.user) })
-	if err != nil {
+	rel, stored, err := m.Force(ctx, r.user)
+	switch {
+	case err != nil:
 		return r.failed(554, err.Error())
-	}
-	m.release(ctx, []cluster.Release{rel})
-	stored := false
-	m.cfg.State(func(c *cluster.Cluster) { stored = c.SessionByID(rel.Session.ID) == nil })
-	if !stored {
+	case !stored:
 		return r.failed(452, fmt.Sprintf("the release of session %s could not be stored; it is tried again", rel.Session.ID))
 	}
 	return r.done(rel.How, "")
+}
+
+// Force drops the record of a user's session on a silent server: an
+// administrator affirms that it does not run. What could not be stored is tried
+// again, but not promised. The error is that of cluster.Force.
+func (m *Manager) Force(ctx context.Context, user string) (rel cluster.Release, stored bool, err error) {
+	m.cfg.State(func(c *cluster.Cluster) { rel, err = c.Force(user) })
+	if err != nil {
+		return rel, false, err
+	}
+	m.release(ctx, []cluster.Release{rel})
+	m.cfg.State(func(c *cluster.Cluster) { stored = c.SessionByID(rel.Session.ID) == nil })
+	return rel, stored, nil
 }
 
 // Fence releases the lost sessions of a server that is powered off.

@@ -15,7 +15,7 @@ import (
 
 // Refer answers where a login is to go. Nothing of it touches a disk.
 func (m *Manager) Refer(_ context.Context, from uint64, l cluster.Login) (*pb.ReferReply, error) {
-	now := time.Now()
+	now := m.cfg.Now()
 	m.needed(l.User, l.Need)
 	var out pb.ReferReply
 	var made, cancelled *cluster.Reservation
@@ -65,7 +65,7 @@ func (m *Manager) Claim(ctx context.Context, server, attachment uint64, user str
 	var reservation string
 	var err error
 	m.cfg.State(func(c *cluster.Cluster) {
-		if claim, err = c.BeginClaim(time.Now(), server, attachment, user, uid); err == nil {
+		if claim, err = c.BeginClaim(m.cfg.Now(), server, attachment, user, uid); err == nil {
 			reservation = c.Reservation(user).ID
 		}
 	})
@@ -86,7 +86,7 @@ func (m *Manager) Claim(ctx context.Context, server, attachment uint64, user str
 		return nil, edge(fmt.Errorf("the master cannot record the session: %w", err))
 	}
 	taken := false
-	m.cfg.State(func(c *cluster.Cluster) { taken = c.Claimed(time.Now(), claim) })
+	m.cfg.State(func(c *cluster.Cluster) { taken = c.Claimed(m.cfg.Now(), claim) })
 	if !taken {
 		m.release(ctx, []cluster.Release{{Session: x, How: "failed", Why: "its server left before it could start"}})
 		return nil, wire.Errorf(wire.StaleLink, "the server's link was replaced or it was taken offline during the claim; log in again")

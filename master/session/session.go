@@ -60,6 +60,27 @@ type Config struct {
 	Log   zerolog.Logger
 
 	ShutdownWait, LogoffWait time.Duration // defaults of the commands; see SetWaits
+
+	// The time and what goes on beside. A simulation hands in its own; the
+	// defaults are the real ones.
+
+	Now func() time.Time
+	// Go runs f beside its caller, who may hold a lock.
+	Go func(f func())
+	// Wait returns when done is closed or d is over.
+	Wait func(done <-chan struct{}, d time.Duration)
+	// Timeout is context.WithTimeout.
+	Timeout func(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc)
+}
+
+// wait is the default of Config.Wait.
+func wait(done <-chan struct{}, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
 }
 
 // Manager is the master's part in sessions.
@@ -90,10 +111,24 @@ const (
 	maxLast   = 4096        // users whose last session is remembered
 	maxStores = 256         // goroutines that wait for the store
 	patience  = time.Second // how long a satellite's messages wait for the store
+	// abortTries is how long the end of a session that must not be is ordered.
+	abortTries = 10 * time.Second
 )
 
 // New returns a Manager.
 func New(cfg Config) *Manager {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Go == nil {
+		cfg.Go = func(f func()) { go f() }
+	}
+	if cfg.Wait == nil {
+		cfg.Wait = wait
+	}
+	if cfg.Timeout == nil {
+		cfg.Timeout = context.WithTimeout
+	}
 	m := &Manager{cfg: cfg, waiting: map[string][]chan Ended{}, last: map[string]string{}, needs: map[string]placement.Need{},
 		stores: make(chan struct{}, maxStores)}
 	m.base, m.stop = context.WithCancel(context.Background())
@@ -183,8 +218,8 @@ func (m *Manager) Run(ctx context.Context) error {
 			m.mu.Unlock()
 			m.work.Wait()
 			return nil
-		case now := <-tick.C:
-			m.expire(now)
+		case <-tick.C:
+			m.Expire()
 		}
 	}
 }
@@ -197,19 +232,35 @@ func (m *Manager) retry(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			m.mu.Lock()
-			undone := m.undone
-			m.undone = nil
-			m.mu.Unlock()
-			for _, e := range undone {
-				m.store(e)
-			}
+			m.Retry()
 		}
 	}
 }
 
-// expire ends reservations and, under leases, sessions of silent servers.
-func (m *Manager) expire(now time.Time) {
+// Retry tries again what could not be made durable. Run does it each second.
+func (m *Manager) Retry() {
+	m.mu.Lock()
+	undone := m.undone
+	m.undone = nil
+	m.mu.Unlock()
+	for _, e := range undone {
+		m.store(e)
+	}
+}
+
+// goes runs f beside the caller and lets Run wait for its end.
+func (m *Manager) goes(f func()) {
+	m.work.Add(1)
+	m.cfg.Go(func() {
+		defer m.work.Done()
+		f()
+	})
+}
+
+// Expire ends reservations and, under leases, sessions of silent servers. Run
+// does it four times a second.
+func (m *Manager) Expire() {
+	now := m.cfg.Now()
 	var gone []cluster.Reservation
 	var e cluster.Effects
 	m.cfg.State(func(c *cluster.Cluster) { gone, e = c.Expire(now) })
@@ -233,12 +284,7 @@ func (m *Manager) expire(now time.Time) {
 func (m *Manager) Settle(server uint64, e cluster.Effects) {
 	m.Cancelled(e.Cancelled)
 	if settled := m.settle(e); settled != nil {
-		timer := time.NewTimer(patience)
-		defer timer.Stop()
-		select {
-		case <-settled:
-		case <-timer.C:
-		}
+		m.cfg.Wait(settled, patience)
 	} else {
 		m.store(e)
 	}
@@ -267,7 +313,7 @@ func (m *Manager) settle(e cluster.Effects) <-chan struct{} {
 	default:
 		return nil
 	}
-	m.work.Go(func() {
+	m.goes(func() {
 		defer close(done)
 		defer func() { <-m.stores }()
 		m.store(e)
@@ -309,23 +355,22 @@ func (m *Manager) abort(server uint64, id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.base.Err() == nil {
-		m.work.Go(func() { m.orderAbort(server, id) })
+		m.goes(func() { m.orderAbort(server, id) })
 	}
 }
 
 func (m *Manager) orderAbort(server uint64, id string) {
-	ctx, cancel := context.WithTimeout(m.base, 10*time.Second)
+	until := m.cfg.Now().Add(abortTries)
+	ctx, cancel := m.cfg.Timeout(m.base, abortTries)
 	defer cancel()
 	for {
 		err := m.cfg.Orders.Order(ctx, server, Order{Session: id, How: monitor.Abort})
 		if err == nil || wire.KindOf(err) == wire.NotFound {
 			return
 		}
-		select {
-		case <-ctx.Done():
+		if m.cfg.Wait(ctx.Done(), retryOrders); ctx.Err() != nil || !m.cfg.Now().Before(until) {
 			m.cfg.Log.Warn().Err(err).Str("session", id).Uint64("server", server).Msg("abort order was not confirmed")
 			return
-		case <-time.After(retryOrders):
 		}
 	}
 }
@@ -378,7 +423,7 @@ func (m *Manager) released(r cluster.Release) {
 		return
 	}
 	x := r.Session
-	m.remember(x.User, fmt.Sprintf("session %s on server %d ended at %s: %s", x.ID, x.Server, clock(time.Now()), howText(r.How, r.Why)))
+	m.remember(x.User, fmt.Sprintf("session %s on server %d ended at %s: %s", x.ID, x.Server, clock(m.cfg.Now()), howText(r.How, r.Why)))
 	m.cfg.Log.Info().Str("user", x.User).Str("session", x.ID).Uint64("server", x.Server).Str("how", r.How).Str("why", r.Why).Msg("session ended")
 	typ := "session.ended"
 	if r.How == "failed" || r.How == "crashed" {
@@ -445,7 +490,7 @@ func (m *Manager) remember(user, text string) {
 // Refused notes that a satellite has refused a login.
 func (m *Manager) Refused(server uint64, user, text string) {
 	m.cfg.Log.Info().Str("user", user).Uint64("server", server).Str("text", text).Msg("a satellite refused a login")
-	m.remember(user, fmt.Sprintf("login at server %d refused at %s: %s", server, clock(time.Now()), text))
+	m.remember(user, fmt.Sprintf("login at server %d refused at %s: %s", server, clock(m.cfg.Now()), text))
 }
 
 // Last returns what remember noted; empty for nothing.

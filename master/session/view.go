@@ -32,7 +32,7 @@ func row(x *cluster.Session) monitor.Session {
 
 // User describes the session of a user; known is false where there is none.
 func (m *Manager) User(user string) (d monitor.UserDetail, known bool) {
-	now := time.Now()
+	now := m.cfg.Now()
 	m.cfg.State(func(c *cluster.Cluster) {
 		x := c.Session(user)
 		if x == nil {
@@ -69,7 +69,7 @@ func (m *Manager) User(user string) (d monitor.UserDetail, known bool) {
 // Reservations returns all, oldest first.
 func (m *Manager) Reservations() []monitor.Reservation {
 	var out []monitor.Reservation
-	now := time.Now()
+	now := m.cfg.Now()
 	m.cfg.State(func(c *cluster.Cluster) {
 		for _, r := range c.Reservations() {
 			state := "waiting"
