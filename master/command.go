@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/grpclog"
 
 	"verdecmd/master/cluster"
@@ -33,7 +34,17 @@ const resync = 15 * time.Second
 const (
 	maxConnections = 16384
 	maxPerAddress  = 32 // of connections that have not proved who they are
+
+	// Files for everything else: the database, administrators.
+	keptFiles = 512
 )
+
+// connections is how many the port may have open where the program may have so
+// many files open: strangers must not take the last one from the database or
+// the administrator.
+func connections(files uint64) int {
+	return int(min(maxConnections, max(files-min(files, keptFiles), files/2)))
+}
 
 // Commands returns master, init and enrol. log makes the daemon's logger for a
 // level.
@@ -179,9 +190,17 @@ func open(ctx context.Context, v *settings.Values, version string, log zerolog.L
 	if err != nil {
 		name = "localhost"
 	}
+	var files unix.Rlimit // Go has raised the soft limit to the hard one
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return cfg, nil, fmt.Errorf("limit of open files: %w", err)
+	}
+	total := connections(files.Cur)
+	if total < maxConnections {
+		log.Info().Uint64("files", files.Cur).Int("connections", total).Msg("the limit of open files bounds how many satellites may connect; LimitNOFILE or ulimit -n raises it")
+	}
 	report := func(r wire.Report) { log.Warn().Interface("report", r).Msg("a connection was refused or failed") }
 	cfg = Config{
-		Monitor: admin, Link: wire.LimitListener(link, maxConnections, maxPerAddress), GRPC: wire.ServerOptions(creds, report),
+		Monitor: admin, Link: wire.Limit(link, wire.Bounds{Total: total, PerAddress: maxPerAddress, Report: report}), GRPC: wire.ServerOptions(creds, report),
 		Store: db, Epoch: db.Epoch(), Copies: store.Copies{Store: db, Dir: copies, Log: part(log, "store")}, Accounts: accounts{account.New(v.String(settings.PasswdFile))},
 		Admin: monitor.Config{
 			Tuning: tuning(v), Log: log, Version: version,

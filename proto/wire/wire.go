@@ -50,7 +50,7 @@ const (
 func ServerOptions(c *Credentials, report Reporter) []grpc.ServerOption {
 	unary, stream := Recover(report)
 	return []grpc.ServerOption{
-		grpc.Creds(&provingCredentials{TransportCredentials: credentials.NewTLS(c.ServerTLS()), refused: &throttle{to: report}}),
+		grpc.Creds(prove(c, report)),
 		grpc.ConnectionTimeout(HandshakeTimeout),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxRecvMsgSize(MaxReceive),

@@ -97,7 +97,7 @@ func serve(t *testing.T, c *Credentials, total, perAddress int) (addr string, lo
 	s := grpc.NewServer(ServerOptions(c, log.add)...)
 	pb.RegisterLinkServer(s, fakeLink{})
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(LimitListener(l, total, perAddress)) }()
+	go func() { done <- s.Serve(Limit(l, Bounds{Total: total, PerAddress: perAddress, Report: log.add})) }()
 	t.Cleanup(func() { s.Stop(); <-done })
 	return l.Addr().String(), log
 }
@@ -298,7 +298,7 @@ func TestGarbageOnThePort(t *testing.T) {
 }
 
 // Only connections that have not proved an identity count per address.
-func TestLimitListener(t *testing.T) {
+func TestPerAddress(t *testing.T) {
 	a := authority(t)
 	addr, _ := serve(t, machine(t, a, Master, time.Now()), 6, 2)
 	closed := func(c net.Conn) bool {

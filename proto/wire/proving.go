@@ -1,0 +1,101 @@
+package wire
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+)
+
+// provingCredentials tell the listener's connection how far its handshake has
+// come, and the log where it has failed.
+type provingCredentials struct {
+	credentials.TransportCredentials
+	refused *throttle
+}
+
+// prove returns the credentials of a server.
+func prove(c *Credentials, report Reporter) credentials.TransportCredentials {
+	t := c.ServerTLS()
+	t.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if l, ok := hello.Conn.(*limitConn); ok {
+			return nil, l.greeted()
+		}
+		return nil, nil
+	}
+	return &provingCredentials{TransportCredentials: credentials.NewTLS(t), refused: &throttle{to: report}}
+}
+
+func (p *provingCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := p.TransportCredentials.ServerHandshake(c)
+	if err == nil {
+		if err = admitted(c, info); err != nil {
+			conn.Close()
+		}
+	}
+	if err != nil {
+		// Somebody who only looks whether the port is open is no news.
+		if !errors.Is(err, io.EOF) {
+			p.refused.report(Report{What: "connection refused", Address: c.RemoteAddr().String(), Err: errors.New(Clean(err.Error(), maxText))})
+		}
+		return nil, nil, err
+	}
+	return conn, info, nil
+}
+
+// admitted counts a connection of a proved identity.
+func admitted(c net.Conn, info credentials.AuthInfo) error {
+	l, ok := c.(*limitConn)
+	if !ok {
+		return nil
+	}
+	t, ok := info.(credentials.TLSInfo)
+	if !ok || len(t.State.PeerCertificates) == 0 {
+		return errors.New("no certificate was shown")
+	}
+	id, err := IdentityOf(t.State.PeerCertificates[0])
+	if err != nil {
+		return err
+	}
+	return l.prove(id.ID)
+}
+
+func (p *provingCredentials) Clone() credentials.TransportCredentials {
+	return &provingCredentials{TransportCredentials: p.TransportCredentials.Clone(), refused: p.refused}
+}
+
+// throttle lets strangers write few lines into the log: burst in each period,
+// the next line tells how many were dropped.
+type throttle struct {
+	to Reporter
+
+	mu      sync.Mutex // guards all below
+	since   time.Time
+	sent    int
+	dropped int
+}
+
+const (
+	burst  = 10
+	period = 10 * time.Second
+)
+
+func (t *throttle) report(r Report) {
+	t.mu.Lock()
+	if now := time.Now(); now.Sub(t.since) >= period {
+		t.since, t.sent = now, 0
+	}
+	if t.sent >= burst {
+		t.dropped++
+		t.mu.Unlock()
+		return
+	}
+	t.sent++
+	r.Dropped, t.dropped = t.dropped, 0
+	t.mu.Unlock()
+	t.to.report(r)
+}
