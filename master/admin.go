@@ -83,7 +83,7 @@ func (b backend) Forget(ctx context.Context, id uint64) error {
 	if err := b.m.host.Forget(ctx, id); err != nil {
 		return refusal(err)
 	}
-	b.m.scarce.forget(id)
+	b.m.hub.Forget(id)
 	return nil
 }
 

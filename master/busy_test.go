@@ -74,7 +74,7 @@ func TestBusyAdministrators(t *testing.T) {
 			}
 			pings = append(pings, time.Since(start))
 			start = time.Now()
-			if err := (hub{s.Master}).Report(t.Context(), server, attachment, link.Report{Load: load(), Sessions: reported(waiting)}); err != nil {
+			if err := s.Master.hub.Report(t.Context(), server, attachment, link.Report{Load: load(), Sessions: reported(waiting)}); err != nil {
 				t.Fatal(err)
 			}
 			reports = append(reports, time.Since(start))

@@ -21,6 +21,7 @@ import (
 	"verdecmd/master/cluster"
 	"verdecmd/master/event"
 	"verdecmd/master/host"
+	"verdecmd/master/hub"
 	"verdecmd/master/job"
 	"verdecmd/master/link"
 	"verdecmd/master/session"
@@ -75,8 +76,7 @@ type Master struct {
 	session *session.Manager
 	host    *host.Manager
 	link    *link.Server
-	scarce  scarcity
-	refused lastWords
+	hub     *hub.Hub
 	commits *counted
 	config  config
 	tuner   monitor.Tuner
@@ -95,7 +95,7 @@ func New(ctx context.Context, cfg Config) (*Master, error) {
 		return nil, fmt.Errorf("master: %w", err)
 	}
 	cfg.Limits.LeaseSince = since
-	m := &Master{cfg: cfg, started: now, cluster: cluster.New(cfg.Limits, now), scarce: scarcity{low: map[uint64]bool{}},
+	m := &Master{cfg: cfg, started: now, cluster: cluster.New(cfg.Limits, now),
 		commits: commits, config: config{start: cfg.Settings, level: cfg.Level}}
 	if m.events, err = event.New(ctx, event.Config{Store: cfg.Store, Epoch: cfg.Epoch, Log: cfg.Log}); err != nil {
 		return nil, fmt.Errorf("master: %w", err)
@@ -104,11 +104,7 @@ func New(ctx context.Context, cfg Config) (*Master, error) {
 	if err != nil {
 		return nil, fmt.Errorf("master: %w", err)
 	}
-	m.link = link.New(link.Config{Hub: hub{m}, Epoch: uint64(cfg.Epoch), Version: cfg.Version, Log: part(cfg.Log, "link"),
-		Times: link.Times{Interval: cfg.Limits.Interval, LeaseSelf: cfg.LeaseSelf}})
-	m.session = session.New(session.Config{State: m.with, Store: cfg.Store, Epoch: cfg.Epoch, Orders: session.Link{Server: m.link}, Jobs: m.jobs,
-		Event: m.event, Log: part(cfg.Log, "session"), ShutdownWait: cfg.ShutdownWait, LogoffWait: cfg.LogoffWait})
-	m.host = host.New(host.Config{State: m.with, Store: cfg.Store, Epoch: cfg.Epoch, Event: m.event, Cancelled: m.session.Cancelled, Log: part(cfg.Log, "host")})
+	m.join()
 	m.session.RegisterJobs()
 	m.jobs.Register(backupAction, func(r job.Record) job.Func { return m.copyTo(r.Object, true) })
 

@@ -96,7 +96,7 @@ func (s *seated) run(t testing.TB) {
 func (s *seated) attach(t testing.TB, name string, n int) (server, attachment uint64) {
 	t.Helper()
 	h := cluster.Hello{UUID: "id-" + name, Instance: name, Address: "192.0.2.1", Load: load(), Sessions: reported(n)}
-	at, err := hub{s.Master}.Attach(t.Context(), h, name)
+	at, err := s.Master.hub.Attach(t.Context(), h, name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestForgetServer(t *testing.T) {
 	if err := s.Forget(t.Context(), 99); code(err) != 550 {
 		t.Errorf("unknown: got %v, want 550", err)
 	}
-	hub{s.Master}.Detach(t.Context(), one, at)
+	s.Master.hub.Detach(t.Context(), one, at)
 	if err := s.Forget(t.Context(), one); code(err) != 552 || !strings.Contains(err.Error(), "fenceserver") {
 		t.Errorf("with a session: got %v, want 552", err)
 	}

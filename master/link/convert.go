@@ -22,9 +22,19 @@ const (
 	maxMemory   = 1 << 46 // bytes of one guest
 )
 
-// fromHello takes a hello apart. The identity comes from the certificate,
+// Admit takes a hello apart and refuses that of a satellite which has obeyed a
+// newer master than the one of this epoch.
+func Admit(id wire.Identity, m *pb.Hello, epoch uint64) (cluster.Hello, error) {
+	h, err := FromHello(id, m)
+	if err == nil && m.EpochSeen > epoch {
+		err = wire.Errorf(wire.OldEpoch, "this master has epoch %d, but %s has obeyed epoch %d: this master has been replaced, or its database is an old copy", epoch, id.Name, m.EpochSeen)
+	}
+	return h, err
+}
+
+// FromHello takes a hello apart. The identity comes from the certificate,
 // nothing in the message can change it.
-func fromHello(id wire.Identity, m *pb.Hello) (cluster.Hello, error) {
+func FromHello(id wire.Identity, m *pb.Hello) (cluster.Hello, error) {
 	h := cluster.Hello{UUID: id.ID, Instance: text(m.Instance), Address: text(m.Address), Version: text(m.Version), Journal: text(m.Journal)}
 	if m.Instance == "" || m.Report.GetSessions() == nil {
 		return h, wire.Errorf(wire.BadRequest, "a hello must carry the satellite's instance and its sessions")
@@ -32,7 +42,7 @@ func fromHello(id wire.Identity, m *pb.Hello) (cluster.Hello, error) {
 	if m.Protocol != wire.Protocol {
 		h.Mismatch = text(strings.Join([]string{"its software", m.Version, "speaks another version of the link's protocol than the master; install the same version on both"}, " "))
 	}
-	r, err := fromReport(m.Report)
+	r, err := FromReport(m.Report)
 	if err != nil {
 		return h, err
 	}
@@ -58,7 +68,8 @@ func fromFacts(f *pb.HostFacts) cluster.Facts {
 	return out
 }
 
-func fromReport(m *pb.Report) (Report, error) {
+// FromReport takes a load report apart. It refuses one that cannot be true.
+func FromReport(m *pb.Report) (Report, error) {
 	l := m.GetLoad()
 	if l == nil {
 		l = &pb.Load{}
@@ -74,7 +85,7 @@ func fromReport(m *pb.Report) (Report, error) {
 		}
 		out.Sessions = []cluster.Reported{}
 		for _, s := range m.Sessions.Sessions {
-			if err := checkUser(s.User); err != nil {
+			if err := CheckUser(s.User); err != nil {
 				return out, err
 			}
 			if s.Id == "" || len(s.Id) > 64 {
@@ -94,7 +105,7 @@ func fromReport(m *pb.Report) (Report, error) {
 		out.Ended = append(out.Ended, cluster.Ended{ID: text(e.Id), User: text(e.User), How: text(e.How), Why: text(e.Why)})
 	}
 	for _, r := range m.GetRefused() {
-		if err := checkUser(r.User); err != nil {
+		if err := CheckUser(r.User); err != nil {
 			return out, err
 		}
 		out.Refused = append(out.Refused, Refused{User: r.User, Text: text(r.Text)})
@@ -102,8 +113,9 @@ func fromReport(m *pb.Report) (Report, error) {
 	return out, nil
 }
 
-func fromRefer(r *pb.ReferRequest) (cluster.Login, error) {
-	if err := checkUser(r.User); err != nil {
+// FromRefer takes a login apart.
+func FromRefer(r *pb.ReferRequest) (cluster.Login, error) {
+	if err := CheckUser(r.User); err != nil {
 		return cluster.Login{}, err
 	}
 	n := r.Need
@@ -114,7 +126,8 @@ func fromRefer(r *pb.ReferRequest) (cluster.Login, error) {
 		Need: placement.Need{Memory: n.MemoryBytes, Requires: texts(n.Requires, 16), Avoid: texts(n.Avoid, 16)}}, nil
 }
 
-func checkUser(name string) error {
+// CheckUser refuses what is no login name.
+func CheckUser(name string) error {
 	if name == "" || len(name) > 256 || !utf8.ValidString(name) {
 		return wire.Errorf(wire.BadRequest, "user %q: not a login name", text(name))
 	}

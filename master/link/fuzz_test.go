@@ -34,7 +34,7 @@ func FuzzReport(f *testing.F) {
 		if proto.Unmarshal(b, m) != nil {
 			return
 		}
-		r, err := fromReport(m)
+		r, err := FromReport(m)
 		if err != nil {
 			return
 		}
@@ -69,7 +69,7 @@ func FuzzHello(f *testing.F) {
 		if proto.Unmarshal(b, m) != nil {
 			return
 		}
-		h, err := fromHello(id, m)
+		h, err := FromHello(id, m)
 		if err != nil {
 			return
 		}

@@ -113,14 +113,12 @@ func (s *Server) Attach(stream pb.Link_AttachServer) error {
 	if hello == nil {
 		return status.Error(codes.InvalidArgument, "the first message of a link must be a hello")
 	}
-	h, err := fromHello(id, hello)
+	h, err := Admit(id, hello, s.cfg.Epoch)
 	if err != nil {
-		return wire.ToStatus(err)
-	}
-	if hello.EpochSeen > s.cfg.Epoch {
-		err := wire.Errorf(wire.OldEpoch, "this master has epoch %d, but %s has obeyed epoch %d: this master has been replaced, or its database is an old copy", s.cfg.Epoch, id.Name, hello.EpochSeen)
-		s.cfg.Log.Error().Str("satellite", id.Name).Uint64("epoch", s.cfg.Epoch).Uint64("seen", hello.EpochSeen).
-			Msg("a newer master has been seen, this one is left alone; stop one of them")
+		if wire.KindOf(err) == wire.OldEpoch {
+			s.cfg.Log.Error().Str("satellite", id.Name).Uint64("epoch", s.cfg.Epoch).Uint64("seen", hello.EpochSeen).
+				Msg("a newer master has been seen, this one is left alone; stop one of them")
+		}
 		return wire.ToStatus(err)
 	}
 	ctx, end := context.WithCancel(stream.Context())
@@ -142,7 +140,7 @@ func (s *Server) Attach(stream pb.Link_AttachServer) error {
 
 	l.out <- &pb.Down{Kind: &pb.Down_Welcome{Welcome: &pb.Welcome{
 		Epoch: s.cfg.Epoch, ServerId: at.Server, Attachment: at.Attachment, Version: s.cfg.Version,
-		Pace: pace(times, at.Server, time.Now()), LeaseSelfMs: uint32(times.LeaseSelf / time.Millisecond),
+		Pace: PaceAt(times, at.Server, time.Now()), LeaseSelfMs: uint32(times.LeaseSelf / time.Millisecond),
 	}}}
 	// Both end soon after this function has returned, and not before: a
 	// satellite that neither sends nor reads holds them up until then.
@@ -181,7 +179,7 @@ func (s *Server) receive(ctx context.Context, stream pb.Link_AttachServer, l *li
 		}
 		switch k := up.Kind.(type) {
 		case *pb.Up_Report:
-			r, err := fromReport(k.Report)
+			r, err := FromReport(k.Report)
 			if err != nil {
 				return wire.ToStatus(err)
 			}
@@ -268,13 +266,13 @@ func (s *Server) SetTimes(t Times) {
 	s.times = t
 	now := time.Now()
 	for id, l := range s.lines {
-		l.post(&pb.Down{Kind: &pb.Down_Pace{Pace: pace(t, id, now)}})
+		l.post(&pb.Down{Kind: &pb.Down_Pace{Pace: PaceAt(t, id, now)}})
 	}
 }
 
-// pace gives a server its slot on the master's grid of instants, as a delay
+// PaceAt gives a server its slot on the master's grid of instants, as a delay
 // from now.
-func pace(t Times, server uint64, now time.Time) *pb.Pace {
+func PaceAt(t Times, server uint64, now time.Time) *pb.Pace {
 	step := t.Interval / slots
 	at := time.Duration(server%slots) * step
 	delay := (at - time.Duration(now.UnixNano())%t.Interval + t.Interval) % t.Interval
@@ -340,7 +338,7 @@ func (s *Server) Refer(ctx context.Context, r *pb.ReferRequest) (*pb.ReferReply,
 	if err != nil {
 		return nil, wire.ToStatus(err)
 	}
-	login, err := fromRefer(r)
+	login, err := FromRefer(r)
 	if err != nil {
 		return nil, wire.ToStatus(err)
 	}
@@ -354,7 +352,7 @@ func (s *Server) Claim(ctx context.Context, r *pb.ClaimRequest) (*pb.ClaimReply,
 	if err != nil {
 		return nil, wire.ToStatus(err)
 	}
-	if err := checkUser(r.User); err != nil {
+	if err := CheckUser(r.User); err != nil {
 		return nil, wire.ToStatus(err)
 	}
 	reply, err := s.cfg.Hub.Claim(ctx, l.server, l.attachment, r.User, r.Uid)

@@ -432,7 +432,7 @@ func TestPace(t *testing.T) {
 	})
 	seen := map[uint32]int{}
 	for id := range uint64(300) {
-		seen[pace(Times{Interval: 3 * time.Second}, id, time.Unix(1e9, 12345)).SlotMs]++
+		seen[PaceAt(Times{Interval: 3 * time.Second}, id, time.Unix(1e9, 12345)).SlotMs]++
 	}
 	if len(seen) != slots {
 		t.Errorf("%d slots are used, want %d", len(seen), slots)
