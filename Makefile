@@ -8,6 +8,7 @@ VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo unkno
 TOOLS = $(CURDIR)/build/tools
 SCRIPTS = $(shell grep -rlE '^\#!/bin/((ba|da)?sh|busybox sh)' packaging .ci docs testdata/quickstart)
 FUZZTIME = 10s
+FUZZ =
 ARGS =
 
 .PHONY: help
@@ -49,6 +50,7 @@ test: ## everything that is checked, as continuous integration does
 	@$(MAKE) --no-print-directory check
 	@cd packaging/tools && go test ./...
 	@$(TOOLS)/testrun -race -timeout 12m ./...
+	@$(TOOLS)/fuzzrun -time 10s -pick 2 -by "$$(git rev-parse HEAD 2>/dev/null || date +%j)"
 
 .PHONY: check
 check: tools ## format, vet, generated code, modules, shell scripts
@@ -80,7 +82,7 @@ picture: ## docs/monitor.svg and docs/desktop.png, from a running demo
 .PHONY: tools
 tools: # the programs that the other targets use
 	@mkdir -p $(TOOLS)
-	@cd packaging/tools && CGO_ENABLED=0 go build -o $(TOOLS)/ ./protogen ./testrun ./benchtable \
+	@cd packaging/tools && CGO_ENABLED=0 go build -o $(TOOLS)/ ./protogen ./testrun ./fuzzrun ./benchtable \
 		google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 
 .PHONY: bench
@@ -92,13 +94,8 @@ bench: ## the benchmarks, and from them docs/performance.md
 		go test -run '^$$' -bench '^BenchmarkBoot$$' -benchtime 5x ./satellite/desktop/qemu; } | $(TOOLS)/benchtable docs/performance.md
 
 .PHONY: fuzz
-fuzz: ## each fuzz target for FUZZTIME (10s)
-	@for p in $$(go list ./...); do \
-		for f in $$(go test -list '^Fuzz' "$$p" | grep '^Fuzz'); do \
-			echo "fuzz: $$p $$f"; \
-			go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "$$p" || exit 1; \
-		done; \
-	done
+fuzz: tools ## each fuzz target for FUZZTIME (10s); FUZZ=REGEXP: those alone
+	@$(TOOLS)/fuzzrun -time $(FUZZTIME) -run '$(FUZZ)'
 
 .PHONY: clean
 clean: ## remove what was built; demos stay
