@@ -157,7 +157,7 @@ func open(ctx context.Context, v *settings.Values, version string, log zerolog.L
 	}
 	go creds.Remind(ctx, func(w string) { log.Warn().Msg(w) })
 	dir := settings.MasterDir(v)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := store.MakeDir(dir); err != nil {
 		return cfg, nil, fmt.Errorf("directory of the database: %w", err)
 	}
 	copies := filepath.Join(dir, "copies")

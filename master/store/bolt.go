@@ -15,6 +15,8 @@ import (
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
+
+	"verdecmd/proto/planted"
 )
 
 // ErrInUse: another process has the database open.
@@ -47,6 +49,11 @@ func Open(path string, copies ...string) (*Bolt, error) {
 	if err := localOnly(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
+	return open(path, copies...)
+}
+
+// open is Open on any file system.
+func open(path string, copies ...string) (*Bolt, error) {
 	if !exists(path) {
 		// Another process may have made it meanwhile; its lock decides then.
 		if err := create(path); err != nil && !exists(path) {
@@ -205,6 +212,7 @@ func openVerified(path string, h *head) (db *bbolt.DB, err error) {
 	// A free list on the disk has no checksum, and a wrong one lets a later
 	// commit write over live pages. It is made anew at each start.
 	opts.NoFreelistSync = true
+	opts.NoSync = planted.Bug("no-fsync")
 	opts.Timeout = time.Millisecond
 	opts.OpenFile = func(path string, flag int, mode os.FileMode) (*os.File, error) {
 		f, err := os.OpenFile(path, flag&^os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)

@@ -51,7 +51,7 @@ func (c Copies) Run(ctx context.Context) error {
 }
 
 func (c Copies) once(ctx context.Context, now time.Time) error {
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+	if err := MakeDir(c.Dir); err != nil {
 		return fmt.Errorf("directory of the copies: %w", err)
 	}
 	// What a crash left half way. Nobody else writes here.

@@ -70,6 +70,25 @@ func place(temp, path string) error {
 	return syncFile(filepath.Dir(path))
 }
 
+// MakeDir makes a directory and those above it, mode 0700, so that a power cut
+// does not take it away again with what is in it. One that is there is left as
+// it is.
+func MakeDir(dir string) error {
+	var above []string
+	for at := filepath.Clean(dir); !exists(at); at = filepath.Dir(at) {
+		above = append(above, filepath.Dir(at))
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, d := range above {
+		if err := syncFile(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func syncFile(path string) error {
 	f, err := os.Open(path)
 	if err != nil {

@@ -18,7 +18,8 @@ import (
 const childEnv = "VERDECMD_STORE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
-	child := map[string]func(path string) error{"write": childWrite, "create": childCreate, "full": childFull}
+	child := map[string]func(path string) error{"write": childWrite, "create": childCreate, "full": childFull,
+		"disk": childDisk, "history": childHistory}
 	run, ok := child[os.Getenv(childEnv)]
 	if !ok {
 		os.Exit(m.Run())
