@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -63,7 +64,13 @@ func New(ctx context.Context, cfg Config) (*Ring, error) {
 		if err != nil || !ok {
 			return err
 		}
-		return json.Unmarshal(v, &r.reserved)
+		if err := json.Unmarshal(v, &r.reserved); err != nil {
+			return err
+		}
+		if r.reserved > math.MaxUint64/2 { // numbers would begin anew
+			return fmt.Errorf("%d cannot be one", r.reserved)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("event: reading the last number: %w", err)

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -88,6 +89,9 @@ func (m *Manager) Restore(ctx context.Context, now time.Time, c *cluster.Cluster
 			var r record
 			if err := json.Unmarshal(b, &r); err != nil {
 				return fmt.Errorf("server %s: %w", id, err)
+			}
+			if strconv.FormatUint(r.ID, 10) != id || r.ID == 0 || r.UUID == "" || !slices.Contains([]cluster.State{cluster.Online, cluster.Offline, cluster.Draining}, r.State) {
+				return fmt.Errorf("the record of server %s describes server %d, identity %q, state %q", id, r.ID, r.UUID, r.State)
 			}
 			c.Registered(now, cluster.ServerRecord{ID: r.ID, UUID: r.UUID, Name: r.Name, State: r.State, Reason: r.Reason, Journal: r.Journal})
 			last = max(last, r.ID)

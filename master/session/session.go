@@ -187,6 +187,9 @@ func (m *Manager) Restore(ctx context.Context, now time.Time, c *cluster.Cluster
 			if err := json.Unmarshal(b, &r); err != nil {
 				return fmt.Errorf("session of %q: %w", user, err)
 			}
+			if r.User != user || r.ID == "" {
+				return fmt.Errorf("the record of %q describes session %q of %q", user, r.ID, r.User)
+			}
 			if c.Server(r.Server) == nil {
 				return fmt.Errorf("session %s of %q is on server %d, which is not in the database", r.ID, user, r.Server)
 			}
