@@ -325,6 +325,7 @@ func TestMachine(t *testing.T) {
 // A satellite that comes back goes on where it was (S7), a running log-off
 // with its first deadline (V-82).
 func TestRestore(t *testing.T) {
+	calendar := time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC) // nothing to do with the machine's clock
 	tests := map[string]struct {
 		before []string
 		skew   time.Duration // of the wall clock, at the restart
@@ -393,16 +394,9 @@ func TestRestore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := NewMachine(Limits{}, t0)
 			play(t, m, tt.before...)
-			s := m.State()
-			// The story after the restart is told from t0 on again: shift the
-			// stored times instead of the clock.
-			shift := (30*time.Second + tt.skew).Milliseconds()
-			for _, ms := range []*int64{&s.StartByMS, &s.LogoffByMS, &s.KillAtMS} {
-				if *ms != 0 {
-					*ms -= shift
-				}
-			}
-			m = Restore(Limits{}, s, t0)
+			// The story after the restart is told from t0 on again: it is the
+			// calendar that moves on.
+			m = Restore(Limits{}, m.State(t0, calendar), t0, calendar.Add(30*time.Second+tt.skew))
 			if got := play(t, m, tt.after...); !reflect.DeepEqual(got, tt.want) {
 				t.Errorf("got  %q\nwant %q", got, tt.want)
 			}
@@ -471,7 +465,7 @@ func (w *world) step(s string) {
 	var limit time.Duration
 	switch s {
 	case "restart":
-		w.m = Restore(w.m.limits, w.m.State(), w.now)
+		w.m = Restore(w.m.limits, w.m.State(w.now, w.now), w.now, w.now)
 		if w.exists {
 			w.do(w.m.Started(w.now))
 		}

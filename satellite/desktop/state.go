@@ -19,53 +19,44 @@ type State struct {
 	LogoffMS   int64 `json:"logoff_ms,omitempty"` // the limit, bounds what a clock step can add
 }
 
-// State is m in the form for the journal.
-func (m *Machine) State() State {
+// State is m in the form for the journal. now is the time on m's clock, and
+// wall what the calendar shows then; a time.Now() is both.
+func (m *Machine) State(now, wall time.Time) State {
+	ms := func(t time.Time) int64 {
+		if t.IsZero() {
+			return 0
+		}
+		return wall.Add(t.Sub(now)).UnixMilli()
+	}
 	return State{
 		Phase: m.phase, Order: m.order, Ready: m.ready, Stopping: m.stopping, Why: m.why, How: m.how,
-		SinceMS: unixMS(m.since), StartByMS: unixMS(m.startBy),
-		KillAtMS: unixMS(m.killAt), LogoffByMS: unixMS(m.logoffBy), LogoffMS: m.logoffWait.Milliseconds(),
+		SinceMS: ms(m.since), StartByMS: ms(m.startBy),
+		KillAtMS: ms(m.killAt), LogoffByMS: ms(m.logoffBy), LogoffMS: m.logoffWait.Milliseconds(),
 	}
 }
 
 // Restore continues a session after a restart of the satellite. Its process is
-// not known yet: Started or Vanished must follow.
+// not known yet: Started or Vanished must follow. now and wall are as in State.
 //
 // A clock that was set back meanwhile makes no deadline longer than it was at
 // first; one that was set forward makes it due at once.
-func Restore(l Limits, s State, now time.Time) *Machine {
+func Restore(l Limits, s State, now, wall time.Time) *Machine {
 	l = l.withDefaults()
+	// within is the moment ms on the clock of now, but not later than longest from
+	// now.
+	within := func(ms int64, longest time.Duration) time.Time {
+		if ms == 0 {
+			return time.Time{}
+		}
+		return now.Add(max(0, min(time.UnixMilli(ms).Sub(wall), longest)))
+	}
 	m := &Machine{
 		limits: l, phase: s.Phase, order: s.Order, ready: s.Ready, stopping: s.Stopping, why: s.Why, how: s.How,
-		since:      fromMS(s.SinceMS),
-		startBy:    within(s.StartByMS, now, l.StartTimeout),
+		since:      now.Add(time.UnixMilli(s.SinceMS).Sub(wall)),
+		startBy:    within(s.StartByMS, l.StartTimeout),
 		logoffWait: time.Duration(s.LogoffMS) * time.Millisecond,
 	}
-	m.logoffBy = within(s.LogoffByMS, now, m.logoffWait)
-	m.killAt = within(s.KillAtMS, now, killEvery)
+	m.logoffBy = within(s.LogoffByMS, m.logoffWait)
+	m.killAt = within(s.KillAtMS, killEvery)
 	return m
-}
-
-func unixMS(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMilli()
-}
-
-func fromMS(ms int64) time.Time {
-	if ms == 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(ms)
-}
-
-// within is the moment ms relative to now, so that it carries on with now's
-// monotonic clock, but not later than longest from now.
-func within(ms int64, now time.Time, longest time.Duration) time.Time {
-	if ms == 0 {
-		return time.Time{}
-	}
-	left := fromMS(ms).Sub(now)
-	return now.Add(max(0, min(left, longest)))
 }

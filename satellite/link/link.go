@@ -28,13 +28,8 @@ const (
 	delayGrow  = 1.6
 	maxDelay   = 5 * time.Second
 
-	// everyFull is how often a report carries the sessions though nothing
-	// about them has changed: their load figures go with them.
-	everyFull = 5
 	// welcomeWithin bounds the wait for the first answer of a master.
 	welcomeWithin = 15 * time.Second
-	callWithin    = 10 * time.Second
-	maxResults    = 256
 )
 
 // Host is what the link needs from the rest of the satellite.
@@ -62,14 +57,6 @@ type Host interface {
 	// Lease tells that the desktops may run on for self after the Uptime
 	// given; self 0: for ever.
 	Lease(from, self time.Duration)
-}
-
-// News is what a satellite has to tell.
-type News struct {
-	Version  uint64 // grows with every change
-	Sessions *pb.Sessions
-	Ended    []*pb.Ended
-	Refused  []*pb.Refused
 }
 
 // Config is everything a Link needs.
@@ -108,7 +95,6 @@ type conn struct {
 	serial     uint64
 	server     uint64
 	attachment uint64
-	epoch      uint64
 	client     pb.LinkClient
 	ctx        context.Context
 	end        context.CancelFunc
@@ -179,11 +165,8 @@ func (l *Link) once(ctx context.Context, address string) (welcomed bool, err err
 	l.mu.Unlock()
 	news := l.cfg.Host.Hello(serial)
 	sent := l.cfg.Host.Uptime()
-	err = stream.Send(&pb.Up{Kind: &pb.Up_Hello{Hello: &pb.Hello{
-		Protocol: wire.Protocol, Version: l.cfg.Version, Address: l.cfg.Address, EpochSeen: l.cfg.Host.Epoch(),
-		Instance: l.cfg.Instance, Journal: l.cfg.Host.Journal(),
-		Facts: l.cfg.Facts, Report: &pb.Report{Load: l.cfg.Host.Sample(), Sessions: news.Sessions, Ended: news.Ended},
-	}}})
+	hello := Hello(l.cfg.Version, l.cfg.Address, l.cfg.Instance, l.cfg.Host.Journal(), l.cfg.Host.Epoch(), l.cfg.Facts, l.cfg.Host.Sample(), news)
+	err = stream.Send(&pb.Up{Kind: &pb.Up_Hello{Hello: hello}})
 	timer := time.AfterFunc(welcomeWithin, end)
 	first, rerr := stream.Recv()
 	timer.Stop()
@@ -193,25 +176,20 @@ func (l *Link) once(ctx context.Context, address string) (welcomed bool, err err
 	if err != nil {
 		return false, err
 	}
-	w := first.GetWelcome()
-	if w == nil || w.Pace == nil {
-		return false, errors.New("the master did not answer the hello with a welcome")
-	}
-	if w.Epoch < l.cfg.Host.Epoch() {
-		return false, wire.Errorf(wire.OldEpoch, "this master has epoch %d, but epoch %d has been seen: it has been replaced, or its database is an old copy", w.Epoch, l.cfg.Host.Epoch())
+	w, err := Welcomed(first, l.cfg.Host.Epoch())
+	if err != nil {
+		return false, err
 	}
 	if err := l.cfg.Host.Obey(w.Epoch); err != nil {
 		return false, err
 	}
-	self := time.Duration(w.LeaseSelfMs) * time.Millisecond
-	l.cfg.Host.Lease(sent, self)
-	c := &conn{serial: serial, server: w.ServerId, attachment: w.Attachment, epoch: w.Epoch, client: client, ctx: ctx, end: end}
+	l.cfg.Host.Lease(sent, Self(w))
+	c := &conn{serial: serial, server: w.ServerId, attachment: w.Attachment, client: client, ctx: ctx, end: end}
 	l.set(c)
 	defer l.unset(c)
 	l.cfg.Log.Info().Str("master", address).Uint64("server", w.ServerId).Uint64("epoch", w.Epoch).Msg("connected to the master")
 
-	r := &reporter{link: l, stream: stream, version: l.told, results: make(chan *pb.Result, maxResults), pace: make(chan *pb.Pace, 4), self: self}
-	r.sent = map[uint64]time.Duration{}
+	r := &reporter{link: l, stream: stream, results: make(chan *pb.Result, maxResults), pace: make(chan *pb.Pace, 4), end: NewEnd(w, l.told)}
 	reported := make(chan error, 1)
 	go func() { reported <- r.run(ctx, w.Pace); end() }()
 	err = r.receive(c)
@@ -285,10 +263,7 @@ func (l *Link) Claim(ctx context.Context, user string, uid uint32) (reply *pb.Cl
 	defer cancel()
 	reply, err = c.client.Claim(ctx, &pb.ClaimRequest{User: user, Uid: uid, Attachment: c.attachment})
 	if err != nil {
-		err = wire.FromStatus(err)
-		switch wire.KindOf(err) {
-		case wire.NoReservation, wire.InUse, wire.BadRequest, wire.NoCapacity, wire.Offline, wire.LostSession, wire.NotReady:
-		default:
+		if err = wire.FromStatus(err); ClaimUnknown(err) {
 			c.end()
 		}
 		return nil, 0, err
@@ -311,9 +286,9 @@ func (l *Link) current() *conn {
 }
 
 // call is the context of a call beside the stream: it ends with the caller's,
-// with the connection, or after callWithin.
+// with the connection, or after CallWithin.
 func (c *conn) call(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(ctx, callWithin)
+	ctx, cancel := context.WithTimeout(ctx, CallWithin)
 	stop := context.AfterFunc(c.ctx, cancel)
 	return ctx, func() { stop(); cancel() }
 }

@@ -8,41 +8,36 @@ import (
 	"time"
 
 	pb "verdecmd/proto"
-	"verdecmd/proto/wire"
 )
 
 // reporter sends what goes up one connection and takes in what comes down.
 type reporter struct {
 	link    *Link
 	stream  pb.Link_AttachClient
-	version uint64 // of the news last sent
 	results chan *pb.Result
 	pace    chan *pb.Pace
-	self    time.Duration // lease; 0: none
 
-	mu   sync.Mutex
-	sent map[uint64]time.Duration // Uptime of reports whose lease answer is awaited; guarded by mu
-	done map[uint64]*pb.Result
+	mu  sync.Mutex // guards end, held for one call
+	end *End
 }
 
 // run sends reports at their pace, and at once when something changes.
 func (r *reporter) run(ctx context.Context, p *pb.Pace) error {
 	host := r.link.cfg.Host
-	interval, next := start(p)
+	interval, next := pace(p)
 	timer := time.NewTimer(next)
 	defer timer.Stop()
-	var seq uint64
 	due := time.Now().Add(next)
 	for {
 		// Changed first: what happens after it closes the channel.
 		changed := host.Changed()
-		news := host.News(r.version)
-		if news.Version == r.version {
+		report := r.report(false)
+		if report == nil {
 			select {
 			case <-ctx.Done():
 				return nil
 			case p := <-r.pace:
-				interval, next = start(p)
+				interval, next = pace(p)
 				due = time.Now().Add(next)
 				timer.Reset(next)
 				continue
@@ -59,34 +54,28 @@ func (r *reporter) run(ctx context.Context, p *pb.Pace) error {
 				}
 				timer.Reset(time.Until(due))
 			}
-			if seq%everyFull != 0 {
-				news.Sessions = nil
-			}
+			report = r.report(true)
 		}
-		seq++
-		r.version = news.Version
-		if r.self > 0 {
-			r.mu.Lock()
-			r.sent[seq] = host.Uptime()
-			r.mu.Unlock()
-		}
-		r.link.told = news.Version
-		report := &pb.Report{Load: host.Sample(), Sessions: news.Sessions, Ended: news.Ended, Refused: news.Refused, Seq: seq}
+		report.Load = host.Sample()
 		if err := r.stream.Send(&pb.Up{Kind: &pb.Up_Report{Report: report}}); err != nil {
 			return err
 		}
 	}
 }
 
-func start(p *pb.Pace) (interval, next time.Duration) {
-	interval = time.Duration(min(max(p.IntervalMs, 100), 3600_000)) * time.Millisecond
-	return interval, time.Duration(p.SlotMs)*time.Millisecond%interval + interval/100
+// report is what is to be sent now, if anything.
+func (r *reporter) report(due bool) *pb.Report {
+	host := r.link.cfg.Host
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	report := r.end.Report(host.News(r.end.Told()), due, host.Uptime())
+	r.link.told = r.end.Told()
+	return report
 }
 
 // receive carries out what the master sends until the connection ends.
 func (r *reporter) receive(c *conn) error {
 	host := r.link.cfg.Host
-	r.done = map[uint64]*pb.Result{}
 	for {
 		down, err := r.stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -98,7 +87,7 @@ func (r *reporter) receive(c *conn) error {
 		switch k := down.Kind.(type) {
 		case *pb.Down_Order:
 			select {
-			case r.results <- r.obey(c, k.Order):
+			case r.results <- r.obey(k.Order):
 			case <-c.ctx.Done():
 			}
 		case *pb.Down_Pace:
@@ -108,41 +97,26 @@ func (r *reporter) receive(c *conn) error {
 			}
 		case *pb.Down_Lease:
 			r.mu.Lock()
-			from, ok := r.sent[k.Lease.Report]
-			for seq := range r.sent {
-				if seq <= k.Lease.Report {
-					delete(r.sent, seq)
-				}
-			}
+			from, self, ok := r.end.Leased(k.Lease)
 			r.mu.Unlock()
 			if ok {
-				host.Lease(from, r.self)
+				host.Lease(from, self)
 			}
 		}
 	}
 }
 
 // obey carries out an order once and remembers its result.
-func (r *reporter) obey(c *conn, o *pb.Order) *pb.Result {
-	if res := r.done[o.Id]; res != nil {
+func (r *reporter) obey(o *pb.Order) *pb.Result {
+	host := r.link.cfg.Host
+	r.mu.Lock()
+	res, order := r.end.Order(o, host.Epoch())
+	r.mu.Unlock()
+	if order == nil {
 		return res
 	}
-	err := r.link.carryOut(c, o)
-	if len(r.done) >= maxResults {
-		clear(r.done) // orders are idempotent; this only saves work
-	}
-	res := &pb.Result{Order: o.Id, Error: wire.Detail(err)}
-	r.done[o.Id] = res
-	return res
-}
-
-func (l *Link) carryOut(c *conn, o *pb.Order) error {
-	if seen := l.cfg.Host.Epoch(); o.Epoch < seen || o.Epoch != c.epoch {
-		return wire.Errorf(wire.OldEpoch, "order of epoch %d refused, epoch %d has been seen", o.Epoch, seen)
-	}
-	s, ok := o.Kind.(*pb.Order_Session)
-	if !ok {
-		return wire.Errorf(wire.BadRequest, "this satellite does not know this kind of order; install the same version as on the master")
-	}
-	return l.cfg.Host.Order(s.Session)
+	err := host.Order(order) // may take a while
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.end.Did(o, err)
 }

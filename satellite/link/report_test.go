@@ -36,8 +36,7 @@ func order(id, epoch uint64, session string) *pb.Order {
 func TestOrders(t *testing.T) {
 	h := &host{epoch: 5}
 	l := New(Config{Host: h, Log: zerolog.Nop()})
-	c := &conn{epoch: 5, ctx: t.Context()}
-	r := &reporter{link: l, done: map[uint64]*pb.Result{}}
+	r := &reporter{link: l, end: NewEnd(&pb.Welcome{Epoch: 5}, 1)}
 	steps := []struct {
 		name   string
 		order  *pb.Order
@@ -53,22 +52,22 @@ func TestOrders(t *testing.T) {
 		{"unknown kind", &pb.Order{Id: 5, Epoch: 5}, 2, wire.BadRequest},
 	}
 	for _, x := range steps {
-		got := r.obey(c, x.order)
+		got := r.obey(x.order)
 		if got.Order != x.order.Id || wire.Kind(got.GetError().GetKind()) != x.want || h.orders != x.orders {
 			t.Errorf("%s: got %v after %d orders, want kind %q after %d", x.name, got, h.orders, x.want, x.orders)
 		}
 	}
 	// A newer master has been seen over another link meanwhile.
 	h.epoch = 6
-	if got := r.obey(c, order(9, 5, "s1")); wire.Kind(got.GetError().GetKind()) != wire.OldEpoch {
+	if got := r.obey(order(9, 5, "s1")); wire.Kind(got.GetError().GetKind()) != wire.OldEpoch {
 		t.Errorf("after a newer epoch: got %v", got)
 	}
 	// What is remembered is bounded.
 	h.epoch = 5
 	for id := range uint64(3 * maxResults) {
-		r.obey(c, order(100+id, 5, "s1"))
-		if len(r.done) > maxResults {
-			t.Fatalf("%d results are kept", len(r.done))
+		r.obey(order(100+id, 5, "s1"))
+		if len(r.end.done) > maxResults {
+			t.Fatalf("%d results are kept", len(r.end.done))
 		}
 	}
 }
@@ -91,7 +90,7 @@ func TestCallsWithoutALink(t *testing.T) {
 // V-10: whatever the master prescribes, reports come neither in a flood nor never.
 func TestPace(t *testing.T) {
 	for name, p := range map[string]*pb.Pace{"zero": {}, "huge": {IntervalMs: 1 << 31, SlotMs: 1 << 31}, "slot beyond": {IntervalMs: 3000, SlotMs: 9000}, "as usual": {IntervalMs: 3000, SlotMs: 1500}} {
-		interval, next := start(p)
+		interval, next := pace(p)
 		if interval < 100*time.Millisecond || interval > time.Hour || next <= 0 || next > interval+interval/50 {
 			t.Errorf("%s: every %v, first in %v", name, interval, next)
 		}

@@ -12,32 +12,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"verdecmd/satellite/desktop"
 )
 
 // journal is what survives a restart of the satellite program: one file for
 // each session, the highest epoch obeyed, the lease. Files are replaced as a
 // whole, so that a crash leaves the old one or the new one.
 type journal struct{ dir string }
-
-// entry is a session in the journal. It is written before its process is
-// started: Process is empty until then.
-type entry struct {
-	Spec    desktop.Spec
-	Process desktop.Process
-	State   desktop.State
-	Started time.Time
-	Client  string
-	Epoch   uint64 // of the master that granted it; 0: none did
-}
-
-// leaseRecord is when the lease was renewed last. The time since the computer
-// started is what counts: a restarted computer has no desktops to end.
-type leaseRecord struct {
-	At   time.Duration
-	Self time.Duration
-}
 
 func (j journal) sessions() string { return filepath.Join(j.dir, "sessions") }
 
@@ -66,10 +46,10 @@ func (j journal) identity() (string, error) {
 	return "", fmt.Errorf("name of the journal: %s does not hold one; put the file back, or remove it, forget this server on the master and let it register anew", path)
 }
 
-func (j journal) path(id string) string { return filepath.Join(j.sessions(), id+".json") }
+func (j journal) path(id string) string { return filepath.Join(j.sessions(), EntryFile(id)) }
 
-func (j journal) put(e entry) error {
-	b, err := json.Marshal(e)
+func (j journal) put(e Entry) error {
+	b, err := e.Encode()
 	if err != nil {
 		return err
 	}
@@ -89,12 +69,12 @@ func (j journal) remove(id string) error {
 
 // all reads the entries. One that cannot be read stops the satellite: a desktop
 // would run without anybody who knows.
-func (j journal) all() ([]entry, error) {
+func (j journal) all() ([]Entry, error) {
 	files, err := os.ReadDir(j.sessions())
 	if err != nil {
 		return nil, fmt.Errorf("journal of the sessions: %w", err)
 	}
-	var out []entry
+	var out []Entry
 	for _, f := range files {
 		if !strings.HasSuffix(f.Name(), ".json") {
 			continue // a temporary file of a write that was cut off
@@ -104,11 +84,7 @@ func (j journal) all() ([]entry, error) {
 		if err != nil {
 			return nil, fmt.Errorf("journal: %w", err)
 		}
-		var e entry
-		err = json.Unmarshal(b, &e)
-		if err == nil && e.Spec.Session+".json" != f.Name() {
-			err = fmt.Errorf("it describes session %q", e.Spec.Session)
-		}
+		e, err := DecodeEntry(f.Name(), b)
 		if err != nil {
 			return nil, fmt.Errorf("journal %s: %w; make sure that no desktop of this session runs (its directory is in the file), then move the file away", path, err)
 		}
@@ -139,28 +115,25 @@ func (j journal) setEpoch(n uint64) error {
 }
 
 // lease reads the lease; booted is the time since the computer started.
-func (j journal) lease(booted time.Duration) (leaseRecord, error) {
-	var r leaseRecord
+func (j journal) lease(booted time.Duration) (Lease, error) {
 	path := filepath.Join(j.dir, "lease")
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return r, nil
+		return Lease{}, nil
 	}
+	var l Lease
 	if err == nil {
-		err = json.Unmarshal(b, &r)
+		l, err = DecodeLease(b, booted)
 	}
 	if err != nil {
-		return r, fmt.Errorf("lease %s: %w", path, err)
+		return l, fmt.Errorf("lease %s: %w", path, err)
 	}
-	if r.At > booted {
-		r.At = 0 // of an earlier start of the computer
-	}
-	return r, nil
+	return l, nil
 }
 
 // setLease is not synced: it must survive a crash of the program alone.
-func (j journal) setLease(r leaseRecord) error {
-	b, err := json.Marshal(r)
+func (j journal) setLease(l Lease) error {
+	b, err := json.Marshal(l)
 	if err != nil {
 		return err
 	}

@@ -23,10 +23,15 @@ func testConfig(dir string, h *fake.Host) Config {
 	}
 }
 
-func testEntry(dir string) entry {
+func testLife(e Entry) *Life {
+	now := time.Now()
+	return NewLife(e, desktop.Limits{}, now, now)
+}
+
+func testEntry(dir string) Entry {
 	spec := desktop.Spec{Session: "s7", UUID: newUUID(), Dir: filepath.Join(dir, "snap", "s7"), MemoryMiB: 64, CPUs: 1, Name: "alice",
 		User: desktop.User{Name: "alice", UID: 1001, GID: 1001}}
-	return entry{Spec: spec, State: desktop.NewMachine(desktop.Limits{}, time.Now()).State(), Started: time.Now(), Epoch: 3}
+	return testLife(Entry{Spec: spec, Started: time.Now(), Epoch: 3}).Entry()
 }
 
 // A journal that cannot be read stops the satellite: a desktop would run
@@ -186,7 +191,7 @@ func TestAcceptOnlyOnTheLinkOfTheClaim(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := m.newSession(testEntry(dir), desktop.NewMachine(desktop.Limits{}, time.Now()))
+	s := m.newSession(testLife(testEntry(dir)))
 	m.Hello(2)
 	if err := m.accept(s, 1); err != errOldLink {
 		t.Errorf("a claim of the link before: got %v", err)

@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -22,12 +21,11 @@ const (
 	fileWithin = time.Second // how long a user's files may keep a session waiting
 )
 
-// session is one session. Its goroutine alone touches what is below machine.
+// session is one session. Its goroutine alone touches what is below life.
 type session struct {
 	m         *Manager
 	spec      desktop.Spec
 	log       zerolog.Logger
-	adopt     bool
 	orders    chan func(now time.Time) []desktop.Action
 	shown     atomic.Pointer[pb.Session] // what the inventory says
 	over      chan struct{}              // closed when the process is gone and everything is removed
@@ -35,9 +33,8 @@ type session struct {
 	leaseOver atomic.Bool
 	process   atomic.Pointer[desktop.Desktop] // what desk will be, as soon as it exists
 
-	machine *desktop.Machine
+	life    *Life
 	desk    desktop.Desktop
-	entry   entry
 	cancel  context.CancelFunc // of a start that is under way
 	begun   chan begun
 	pings   chan error
@@ -46,10 +43,8 @@ type session struct {
 
 	// What the user's files tell. They may be on a file server that is dead, and
 	// then a desktop must still be told to end.
-	isCurrent bool
-	serial    []string
-	image     patient[bool]
-	console   patient[[]string]
+	image   patient[bool]
+	console patient[[]string]
 }
 
 type begun struct {
@@ -61,12 +56,12 @@ type begun struct {
 type usage struct {
 	at   time.Time
 	used time.Duration
-	cpu  float64 // percent of one processor
 }
 
-func (m *Manager) newSession(e entry, machine *desktop.Machine) *session {
+func (m *Manager) newSession(life *Life) *session {
+	e := life.Entry()
 	s := &session{
-		m: m, spec: e.Spec, entry: e, machine: machine,
+		m: m, spec: e.Spec, life: life,
 		log:    m.cfg.Log.With().Str("user", e.Spec.User.Name).Str("session", e.Spec.Session).Logger(),
 		orders: make(chan func(time.Time) []desktop.Action, 16), over: make(chan struct{}),
 		begun: make(chan begun, 1), pings: make(chan error, 1),
@@ -87,17 +82,10 @@ func (m *Manager) start(s *session) {
 // order gives the session an order of the master. It does not wait for what
 // comes of it.
 func (s *session) order(a pb.SessionOrder_Action, limit time.Duration) error {
-	var f func(time.Time) []desktop.Action
-	switch a {
-	case pb.SessionOrder_SHUTDOWN:
-		f = func(now time.Time) []desktop.Action { return s.machine.Shutdown(now) }
-	case pb.SessionOrder_LOGOFF:
-		f = func(now time.Time) []desktop.Action { return s.machine.Logoff(now, limit) }
-	case pb.SessionOrder_ABORT:
-		f = func(now time.Time) []desktop.Action { return s.machine.Abort(now) }
-	default:
-		return wire.Errorf(wire.BadRequest, "unknown order %v", a)
+	if err := Orderly(a); err != nil {
+		return err
 	}
+	f := func(now time.Time) []desktop.Action { return s.life.Order(a, limit, now) }
 	select {
 	case s.orders <- f:
 		return nil
@@ -116,9 +104,9 @@ func (s *session) run(ctx context.Context) {
 	defer ping.Stop()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	for s.machine.Phase() != desktop.PhaseEnded {
+	for s.life.Phase() != desktop.PhaseEnded {
 		wait := time.Hour
-		if at, ok := s.machine.Next(); ok {
+		if at, ok := s.life.Next(); ok {
 			wait = time.Until(at)
 		}
 		timer.Reset(wait)
@@ -146,7 +134,7 @@ func (s *session) run(ctx context.Context) {
 			s.pinging = false
 			todo = s.pinged(err)
 		case <-timer.C:
-			todo = s.machine.Tick(time.Now())
+			todo = s.life.Tick(time.Now())
 		}
 		s.perform(ctx, todo)
 	}
@@ -157,10 +145,11 @@ func (s *session) run(ctx context.Context) {
 // program does not cut a start off: letGo waits for it.
 func (s *session) begin(ctx context.Context) {
 	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	adopt, process := s.life.Adopt(), s.life.Entry().Process
 	go func() {
 		var b begun
-		if s.adopt {
-			b.desk, b.err = s.m.cfg.Driver.Adopt(ctx, s.spec, s.entry.Process)
+		if adopt {
+			b.desk, b.err = s.m.cfg.Driver.Adopt(ctx, s.spec, process)
 		} else {
 			b.desk, b.err = s.m.cfg.Driver.Start(ctx, s.spec)
 		}
@@ -178,7 +167,7 @@ func (s *session) letGo() {
 		case b := <-s.begun:
 			if b.desk != nil {
 				s.desk = b.desk
-				s.entry.Process = b.desk.Process()
+				s.life.Found(b.desk.Process())
 				s.write()
 			}
 		case <-time.After(askWithin):
@@ -191,26 +180,24 @@ func (s *session) letGo() {
 
 func (s *session) started(b begun) []desktop.Action {
 	now := time.Now()
-	if b.err != nil {
-		if s.adopt && errors.Is(b.err, desktop.ErrGone) {
-			return s.machine.Vanished(now)
-		}
-		if s.adopt { // it exists but cannot be talked to yet: look again
-			s.log.Warn().Err(b.err).Msg("a desktop of an earlier start does not answer")
-			time.AfterFunc(s.m.cfg.PingEvery, func() { s.again() })
-			return nil
-		}
+	var p desktop.Process
+	if b.err == nil {
+		s.desk = b.desk
+		p = b.desk.Process()
+	}
+	todo, again := s.life.Started(now, p, b.err)
+	switch adopt := s.life.Adopt(); {
+	case again:
+		s.log.Warn().Err(b.err).Msg("a desktop of an earlier start does not answer")
+		time.AfterFunc(s.m.cfg.PingEvery, func() { s.again() })
+	case b.err != nil && !adopt:
 		s.log.Error().Err(b.err).Msg("the desktop could not be started")
-		return s.machine.StartFailed(now, b.err.Error())
+	case b.err == nil && adopt:
+		s.log.Info().Int("pid", p.PID).Msg("desktop of an earlier start adopted")
+	case b.err == nil:
+		s.log.Info().Int("pid", p.PID).Dur("took", now.Sub(s.life.Entry().Started)).Msg("desktop started")
 	}
-	s.desk = b.desk
-	s.entry.Process = b.desk.Process()
-	if s.adopt {
-		s.log.Info().Int("pid", s.entry.Process.PID).Msg("desktop of an earlier start adopted")
-	} else {
-		s.log.Info().Int("pid", s.entry.Process.PID).Dur("took", now.Sub(s.entry.Started)).Msg("desktop started")
-	}
-	return append(s.machine.Started(now), desktop.Report)
+	return todo
 }
 
 // again looks once more for a desktop that did not answer.
@@ -223,38 +210,23 @@ func (s *session) again() {
 
 func (s *session) happened(e desktop.Event) []desktop.Action {
 	now := time.Now()
-	switch e.Kind {
-	case desktop.Ready:
-		s.log.Info().Dur("took", now.Sub(s.entry.Started)).Msg("the guest is ready")
-		return s.machine.Ready(now)
-	case desktop.Stopping:
-		return s.machine.Stopping(now)
-	case desktop.Exited:
-		return s.machine.Exited(now, e.Reason, e.Detail)
+	if e.Kind == desktop.Ready {
+		s.log.Info().Dur("took", now.Sub(s.life.Entry().Started)).Msg("the guest is ready")
 	}
-	return nil
+	return s.life.Happened(now, e)
 }
 
 // pinged takes the outcome of a look at the hypervisor.
 func (s *session) pinged(err error) []desktop.Action {
-	now := time.Now()
+	todo := s.life.Pinged(time.Now(), err)
 	switch {
+	case todo == nil:
 	case err == nil:
-		todo := s.machine.Answered(now)
-		if todo != nil {
-			s.log.Info().Msg("the desktop goes on")
-		}
-		return todo
+		s.log.Info().Msg("the desktop goes on")
 	case errors.Is(err, desktop.ErrHalted):
-		todo := s.machine.Halted(now, err.Error())
-		if todo != nil {
-			s.log.Error().Str("state", string(s.machine.Phase())).Err(err).Msg("the desktop is halted")
-		}
-		return todo
-	}
-	todo := s.machine.Missed(now)
-	if todo != nil {
-		s.log.Error().Str("why", s.machine.Why()).Msg("the desktop hangs")
+		s.log.Error().Str("state", string(s.life.Phase())).Err(err).Msg("the desktop is halted")
+	default:
+		s.log.Error().Str("why", s.life.Why()).Msg("the desktop hangs")
 	}
 	return todo
 }
@@ -283,7 +255,7 @@ func (s *session) perform(ctx context.Context, todo []desktop.Action) {
 		switch {
 		case a == desktop.Clean:
 			s.clean()
-		case a == desktop.Report && s.machine.Phase() != desktop.PhaseEnded:
+		case a == desktop.Report && s.life.Phase() != desktop.PhaseEnded:
 			s.report()
 		}
 	}
@@ -315,7 +287,7 @@ func (s *session) look(ctx context.Context) {
 	now := time.Now()
 	if used, err := desk.CPUTime(); err == nil {
 		if d := now.Sub(s.usage.at); !s.usage.at.IsZero() && d > 0 {
-			s.usage.cpu = 100 * float64(used-s.usage.used) / float64(d)
+			s.life.CPU = 100 * float64(used-s.usage.used) / float64(d)
 		}
 		s.usage.at, s.usage.used = now, used
 	}
@@ -330,34 +302,29 @@ func (s *session) report() {
 	s.show()
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
-	s.m.touch()
+	s.m.known.Touch()
+	s.m.tell()
 }
 
 // write puts the session into the journal. A disk that does not take it stops
 // nothing: what is lost is only news.
 func (s *session) write() {
-	s.entry.State = s.machine.State()
-	if err := s.m.journal.put(s.entry); err != nil {
+	now := time.Now()
+	if err := s.m.journal.put(s.life.Note(now, now)); err != nil {
 		s.log.Error().Err(err).Msg("the session was not noted")
 	}
 }
 
 // show makes the row of the inventory.
 func (s *session) show() {
-	e := s.entry
-	row := &pb.Session{
-		Id: e.Spec.Session, User: e.Spec.User.Name, Uid: e.Spec.User.UID, Desktop: s.m.cfg.DesktopName, Image: imageName(e.Spec.Image),
-		State: string(s.machine.Phase()), StartedUnix: e.Started.Unix(), Client: e.Client,
-		MemoryBytes: uint64(e.Spec.MemoryMiB) << 20, Cpu: s.usage.cpu, Pid: int32(e.Process.PID), Why: wire.Clean(s.machine.Why(), maxText),
-		Current: s.isCurrent,
-	}
 	if s.desk != nil {
-		row.Display = wire.Clean(s.desk.Display(), maxPath)
-		if s.machine.Phase() == desktop.PhaseFailed {
-			row.Serial = s.serial
-		}
+		s.life.Display = wire.Clean(s.desk.Display(), maxPath)
 	}
+	row := s.life.Row(s.m.cfg.DesktopName)
 	s.shown.Store(row)
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	s.m.known.Show(row)
 }
 
 // read looks into the user's files, if they are to be had: whether a new login
@@ -372,13 +339,13 @@ func (s *session) read() {
 		})
 		return is && err == nil
 	}); ok {
-		s.isCurrent = is
+		s.life.Current = is
 	}
-	if s.desk == nil || s.machine.Phase() != desktop.PhaseFailed {
+	if s.desk == nil || s.life.Phase() != desktop.PhaseFailed {
 		return
 	}
 	if lines, ok := s.console.ask(fileWithin, s.lines(serialMax)); ok {
-		s.serial = lines
+		s.life.Serial = lines
 	}
 }
 
@@ -396,16 +363,13 @@ func (s *session) lines(n int) func() []string {
 // clean removes what the session has on the disk, and then the session itself
 // from journal and inventory.
 func (s *session) clean() {
-	how := &pb.Ended{Id: s.spec.Session, User: s.spec.User.Name, How: string(s.machine.How()), Why: s.machine.Why()}
-	if s.desk != nil && (s.machine.How() == desktop.HowFailed || s.machine.How() == desktop.HowCrashed) {
+	last := ""
+	if s.life.WantsLastLine() {
 		if lines, _ := s.console.ask(fileWithin, s.lines(1)); len(lines) > 0 {
-			how.Why += fmt.Sprintf("; the guest's last line: %q", lines[len(lines)-1])
+			last = lines[len(lines)-1]
 		}
 	}
-	if s.leaseOver.Load() {
-		how.Why = "its satellite had no lease from the master for too long"
-	}
-	how.Why = wire.Clean(how.Why, maxText)
+	how := s.life.Ended(last, s.leaseOver.Load())
 	err := s.spec.User.RemoveDir(s.spec.Dir)
 	if err == nil {
 		err = s.m.journal.remove(s.spec.Session)
@@ -416,11 +380,4 @@ func (s *session) clean() {
 	s.log.Info().Str("how", how.How).Str("why", how.Why).Msg("session ended")
 	s.how = how
 	s.m.gone(s, how)
-}
-
-func imageName(i desktop.Image) string {
-	if i.Version == 0 {
-		return i.Name
-	}
-	return fmt.Sprintf("%s/%d", i.Name, i.Version)
 }

@@ -40,7 +40,7 @@ func TestLeaseEndsABusySession_S1(t *testing.T) {
 				}
 				done := make(chan error, 1)
 				go func() { done <- m.Run(t.Context()) }()
-				s := m.newSession(e, desktop.NewMachine(desktop.Limits{}, time.Now()))
+				s := m.newSession(testLife(e))
 				if err := m.accept(s, 0); err != nil {
 					t.Fatal(err)
 				}
@@ -81,7 +81,7 @@ func TestTextsFitTheLink_S21(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.refuse("alice", errText("link to \xff: "+strings.Repeat("é", 1<<20)))
-		s := m.newSession(testEntry(dir), desktop.NewMachine(desktop.Limits{}, time.Now()))
+		s := m.newSession(testLife(testEntry(dir)))
 		if err := m.accept(s, 0); err != nil {
 			t.Fatal(err)
 		}

@@ -10,11 +10,8 @@ package session
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
-	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -23,7 +20,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	pb "verdecmd/proto"
-	"verdecmd/proto/wire"
 	"verdecmd/satellite/desktop"
 	"verdecmd/satellite/link"
 )
@@ -61,6 +57,7 @@ type Config struct {
 // Manager has the sessions of a satellite. Use New, Adopt, then Run.
 type Manager struct {
 	cfg     Config
+	rules   Rules // of logins
 	master  Master
 	journal journal
 	name    string         // of the journal
@@ -69,41 +66,10 @@ type Manager struct {
 	stop    context.CancelFunc
 
 	mu       sync.Mutex // guards what follows, never held across I/O
-	sessions map[string]*session
+	known    *Inventory
+	sessions map[string]*session      // those in known
 	logins   map[string]chan struct{} // by user: one login at a time
-	ended    recent[*pb.Ended]
-	refused  recent[*pb.Refused]
-	version  uint64
-	changed  chan struct{}
-	link     uint64 // the link on which answers count
-	epoch    uint64
-	leaseAt  time.Duration // boot time from which the lease counts
-	self     time.Duration // 0: no lease
-}
-
-// recent is the newest news of one kind, each with the version that brought it.
-type recent[T any] struct {
-	at    []uint64
-	items []T
-}
-
-const keepRecent = 256
-
-// maxText bounds each text of a message to the master, in bytes. Users and
-// guests have a hand in some: a file name that is no UTF-8 or a console line
-// without end must not break the link that all sessions share.
-const maxText = 512
-
-func (r *recent[T]) add(version uint64, x T) {
-	r.at, r.items = append(r.at, version), append(r.items, x)
-	if n := len(r.at) - keepRecent; n > 0 {
-		r.at, r.items = slices.Delete(r.at, 0, n), slices.Delete(r.items, 0, n)
-	}
-}
-
-func (r *recent[T]) since(version uint64) []T {
-	i := sort.Search(len(r.at), func(i int) bool { return r.at[i] > version })
-	return slices.Clone(r.items[i:])
+	changed  chan struct{}            // closed with the next change of known
 }
 
 // Connect hands in the link, which in turn needs the manager. Call it once,
@@ -118,15 +84,18 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.BootTime == nil {
 		cfg.BootTime = bootTime
 	}
-	m := &Manager{cfg: cfg, journal: journal{dir: cfg.StateDir}, sessions: map[string]*session{}, logins: map[string]chan struct{}{}, changed: make(chan struct{}), version: 1}
+	m := &Manager{cfg: cfg, journal: journal{dir: cfg.StateDir}, sessions: map[string]*session{}, logins: map[string]chan struct{}{}, changed: make(chan struct{})}
 	m.ctx, m.stop = context.WithCancel(context.Background())
+	m.rules = Rules{MasterLost: cfg.MasterLost, Standalone: cfg.Standalone, Masters: cfg.Masters, Cluster: cfg.Cluster,
+		DesktopName: cfg.DesktopName, MemoryMax: cfg.MemoryMax, CPUsMax: cfg.CPUsMax}
 	if err := m.journal.open(); err != nil {
 		return nil, err
 	}
-	var err error
-	if m.epoch, err = m.journal.epoch(); err != nil {
+	epoch, err := m.journal.epoch()
+	if err != nil {
 		return nil, err
 	}
+	m.known = NewInventory(epoch)
 	if m.name, err = m.journal.identity(); err != nil {
 		return nil, err
 	}
@@ -142,11 +111,11 @@ func (m *Manager) Adopt(ctx context.Context) error {
 	}
 	for _, e := range entries {
 		now := time.Now()
-		s := m.newSession(e, desktop.Restore(m.cfg.Limits, e.State, now))
+		s := m.newSession(Restore(e, m.cfg.Limits, now, now))
 		m.mu.Lock()
+		m.known.Adopt(s.shown.Load())
 		m.sessions[e.Spec.Session] = s
 		m.mu.Unlock()
-		s.adopt = true
 		m.start(s)
 	}
 	if len(entries) > 0 {
@@ -157,7 +126,7 @@ func (m *Manager) Adopt(ctx context.Context) error {
 		return err
 	}
 	m.mu.Lock()
-	m.leaseAt, m.self = lease.At, lease.Self
+	m.known.Renew(lease)
 	m.mu.Unlock()
 	return nil
 }
@@ -179,17 +148,12 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
-// leaseKill is how long after the end of the lease a desktop that was to be
-// aborted is killed, whatever its session waits for.
-const leaseKill = 5 * time.Second
-
 // checkLease ends all desktops when the lease is over: the master may give
 // their users new ones soon. It does not wait, and is not content before they
 // are gone.
 func (m *Manager) checkLease() {
 	m.mu.Lock()
-	late := m.cfg.BootTime() - m.leaseAt - m.self
-	over := m.self > 0 && late > 0
+	over, kill := m.known.Lease().Over(m.cfg.BootTime())
 	var all []*session
 	for _, s := range m.sessions {
 		all = append(all, s)
@@ -203,10 +167,10 @@ func (m *Manager) checkLease() {
 			m.cfg.Log.Error().Str("user", s.spec.User.Name).Str("session", s.spec.Session).Msg("no lease from the master for too long, the desktop is ended")
 		}
 		select {
-		case s.orders <- func(now time.Time) []desktop.Action { return s.machine.Abort(now) }:
+		case s.orders <- func(now time.Time) []desktop.Action { return s.life.Abort(now) }:
 		default: // busy: told again in a second
 		}
-		if desk := s.process.Load(); desk != nil && late > leaseKill {
+		if desk := s.process.Load(); desk != nil && kill {
 			if err := (*desk).Kill(); err != nil {
 				s.log.Error().Err(err).Msg("the desktop's process cannot be killed")
 			}
@@ -219,14 +183,14 @@ func (m *Manager) Uptime() time.Duration { return m.cfg.BootTime() }
 
 // Lease implements link.Host.
 func (m *Manager) Lease(from, self time.Duration) {
+	l := Lease{At: from, Self: self}
 	m.mu.Lock()
-	was := m.self
-	m.leaseAt, m.self = from, self
+	note := m.known.Renew(l)
 	m.mu.Unlock()
-	if self == 0 && was == 0 {
+	if !note {
 		return
 	}
-	if err := m.journal.setLease(leaseRecord{At: from, Self: self}); err != nil {
+	if err := m.journal.setLease(l); err != nil {
 		m.cfg.Log.Error().Err(err).Msg("the lease was not noted")
 	}
 }
@@ -238,20 +202,14 @@ func (m *Manager) Journal() string { return m.name }
 func (m *Manager) Hello(on uint64) link.News {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.link = on
-	return m.news(0)
+	return m.known.Hello(on)
 }
 
 // News implements link.Host.
 func (m *Manager) News(since uint64) link.News {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.news(since)
-}
-
-// news needs m.mu.
-func (m *Manager) news(since uint64) link.News {
-	return link.News{Version: m.version, Sessions: m.list(), Ended: m.ended.since(since), Refused: m.refused.since(since)}
+	return m.known.News(since)
 }
 
 // Changed implements link.Host.
@@ -264,19 +222,8 @@ func (m *Manager) Changed() <-chan struct{} {
 // Sample implements link.Host.
 func (m *Manager) Sample() *pb.Load { return m.cfg.Sample() }
 
-// list is all sessions, by ID. m.mu must be held.
-func (m *Manager) list() *pb.Sessions {
-	out := &pb.Sessions{}
-	for _, s := range m.sessions {
-		out.Sessions = append(out.Sessions, s.shown.Load())
-	}
-	slices.SortFunc(out.Sessions, func(a, b *pb.Session) int { return strings.Compare(a.Id, b.Id) })
-	return out
-}
-
-// touch tells that something changed. m.mu must be held.
-func (m *Manager) touch() {
-	m.version++
+// tell tells that something changed. m.mu must be held.
+func (m *Manager) tell() {
 	close(m.changed)
 	m.changed = make(chan struct{})
 }
@@ -284,10 +231,10 @@ func (m *Manager) touch() {
 // Order implements link.Host.
 func (m *Manager) Order(o *pb.SessionOrder) error {
 	m.mu.Lock()
-	s := m.sessions[o.Session]
+	s, err := m.sessions[o.Session], m.known.Find(o.Session)
 	m.mu.Unlock()
-	if s == nil {
-		return wire.Errorf(wire.NotFound, "no session %s here", o.Session)
+	if err != nil {
+		return err
 	}
 	m.cfg.Log.Info().Str("user", s.spec.User.Name).Str("session", o.Session).Str("order", strings.ToLower(o.Action.String())).Msg("order received")
 	return s.order(o.Action, time.Duration(o.LimitS)*time.Second)
@@ -297,12 +244,15 @@ func (m *Manager) Order(o *pb.SessionOrder) error {
 func (m *Manager) Epoch() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.epoch
+	return m.known.Epoch()
 }
 
 // Obey implements link.Host: the epoch is on the disk before it is obeyed.
 func (m *Manager) Obey(epoch uint64) error {
-	if epoch <= m.Epoch() {
+	m.mu.Lock()
+	note := m.known.MustNote(epoch)
+	m.mu.Unlock()
+	if !note {
 		return nil
 	}
 	if err := m.journal.setEpoch(epoch); err != nil {
@@ -310,7 +260,7 @@ func (m *Manager) Obey(epoch uint64) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.epoch = max(m.epoch, epoch)
+	m.known.Obey(epoch)
 	return nil
 }
 
@@ -318,27 +268,23 @@ func (m *Manager) Obey(epoch uint64) error {
 func (m *Manager) of(user string, uid uint32) *session {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, s := range m.sessions {
-		if s.spec.User.Name == user && s.spec.User.UID == uid {
-			return s
-		}
+	row := m.known.Of(user, uid)
+	if row == nil {
+		return nil
 	}
-	return nil
+	return m.sessions[row.Id]
 }
-
-// errOldLink tells that the master's answer came over a link that has ended.
-var errOldLink = errors.New("the link to the master was replaced meanwhile")
 
 // accept takes a new session into the inventory, if the link on which the
 // master granted it is still the present one. link 0 is without a master.
 func (m *Manager) accept(s *session, link uint64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if link != 0 && m.link != link {
-		return errOldLink
+	if err := m.known.Accept(s.shown.Load(), link); err != nil {
+		return err
 	}
 	m.sessions[s.spec.Session] = s
-	m.touch()
+	m.tell()
 	return nil
 }
 
@@ -347,8 +293,8 @@ func (m *Manager) gone(s *session, e *pb.Ended) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.sessions, s.spec.Session)
-	m.touch()
-	m.ended.add(m.version, e)
+	m.known.Gone(e)
+	m.tell()
 }
 
 // refuse notes a login that came to nothing, for the administrator.
@@ -356,8 +302,8 @@ func (m *Manager) refuse(user string, err error) {
 	m.cfg.Log.Warn().Str("user", user).Err(err).Msg("login refused")
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.touch()
-	m.refused.add(m.version, &pb.Refused{User: user, Text: wire.Clean(err.Error(), maxText)})
+	m.known.Refuse(user, err)
+	m.tell()
 }
 
 // dir is where a session lives.
