@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"verdecmd/master/cluster"
+	"verdecmd/master/link"
 	"verdecmd/master/store"
 	"verdecmd/monitor"
 )
@@ -102,9 +103,22 @@ func (b backend) Metrics() []monitor.Metric {
 		one(float64(m.commits.refused.Load()), "result", "conflict"),
 		one(float64(m.commits.failed.Load()), "result", "failed"),
 	}
-	out := []monitor.Metric{info, servers, cpu, free, total, snap, age, held, reserved, states, jobs, commits,
+	late := m.link.Late()
+	lateness := family("verdecmd_report_late_seconds", "How late load reports came.", "histogram")
+	sum := uint64(0)
+	for i, n := range late.Classes {
+		le := "+Inf"
+		if i < len(link.LateBounds) {
+			le = strconv.FormatFloat(link.LateBounds[i].Seconds(), 'g', -1, 64)
+		}
+		sum += n
+		lateness.Samples = append(lateness.Samples, monitor.Sample{Suffix: "_bucket", Labels: []string{"le", le}, Value: float64(sum)})
+	}
+	lateness.Samples = append(lateness.Samples, monitor.Sample{Suffix: "_sum", Value: late.Sum.Seconds()}, monitor.Sample{Suffix: "_count", Value: float64(sum)})
+	out := []monitor.Metric{info, lateness, servers, cpu, free, total, snap, age, held, reserved, states, jobs, commits,
 		monitor.Counter("verdecmd_store_commit_seconds_total", "Time that commits of the database took.", time.Duration(m.commits.nanos.Load()).Seconds()),
 		monitor.Gauge("verdecmd_reservations", "Places held for logins.", float64(places)),
+		monitor.Gauge("verdecmd_report_late_worst_seconds", "The latest load report since the start of the master.", late.Worst.Seconds()),
 		monitor.Gauge("verdecmd_alarms", "Active alarms.", 0),
 		monitor.Gauge("verdecmd_events_seq", "Number of the newest event.", float64(m.events.Seq())),
 		monitor.Gauge("verdecmd_epoch", "Which start of the master this is.", float64(m.cfg.Epoch)),

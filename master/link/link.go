@@ -13,6 +13,7 @@ import (
 	"io"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -74,7 +75,9 @@ type Config struct {
 // Server implements pb.LinkServer.
 type Server struct {
 	pb.UnimplementedLinkServer
-	cfg Config
+	cfg      Config
+	interval atomic.Int64 // of times, for who does not want to wait
+	late     Lateness
 
 	mu     sync.Mutex // guards what follows
 	times  Times
@@ -96,8 +99,13 @@ type line struct {
 
 // New returns a Server.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, times: cfg.Times, lines: map[uint64]*line{}, byUUID: map[string]*line{}}
+	s := &Server{cfg: cfg, times: cfg.Times, lines: map[uint64]*line{}, byUUID: map[string]*line{}}
+	s.interval.Store(int64(cfg.Times.Interval))
+	return s
 }
+
+// Late tells how late the reports came that were taken in so far.
+func (s *Server) Late() Late { return s.late.Now() }
 
 // Attach serves one link until it ends.
 func (s *Server) Attach(stream pb.Link_AttachServer) error {
@@ -169,6 +177,7 @@ func (s *Server) Attach(stream pb.Link_AttachServer) error {
 
 // receive takes in what the satellite sends until the link ends.
 func (s *Server) receive(ctx context.Context, stream pb.Link_AttachServer, l *line, lease bool) error {
+	var due Due
 	for {
 		up, err := stream.Recv()
 		if err != nil {
@@ -179,6 +188,7 @@ func (s *Server) receive(ctx context.Context, stream pb.Link_AttachServer, l *li
 		}
 		switch k := up.Kind.(type) {
 		case *pb.Up_Report:
+			s.late.Add(due.Arrived(time.Now(), time.Duration(s.interval.Load())))
 			r, err := FromReport(k.Report)
 			if err != nil {
 				return wire.ToStatus(err)
@@ -264,6 +274,7 @@ func (s *Server) SetTimes(t Times) {
 	defer s.mu.Unlock()
 	t.LeaseSelf = s.times.LeaseSelf // both sides agree on it when the link opens
 	s.times = t
+	s.interval.Store(int64(t.Interval))
 	now := time.Now()
 	for id, l := range s.lines {
 		l.post(&pb.Down{Kind: &pb.Down_Pace{Pace: PaceAt(t, id, now)}})
