@@ -1,6 +1,7 @@
 package satellite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,9 @@ import (
 // satellite; the last line on standard output is then
 // "referred SERVER-ID NAME ADDRESS".
 const ExitReferred = 3
+
+// maxShown bounds what of one answer is shown, in bytes.
+const maxShown = 4096
 
 // ReferredError says where to go.
 type ReferredError struct{ Name string }
@@ -103,32 +107,51 @@ func win4(ctx context.Context, socket, user, shot string, out, progress io.Write
 			}
 			return explain(err, socket)
 		}
-		switch k := reply.Kind.(type) {
-		case *pb.OpenReply_Progress:
-			if k.Progress.Text != last {
-				fmt.Fprintln(progress, "win4: "+k.Progress.Text)
-			}
-			last = k.Progress.Text
-		case *pb.OpenReply_Referred:
-			r := k.Referred
-			if r.Existing {
-				fmt.Fprintf(out, "You have a desktop on %s. Run win4 there: ssh -t %s win4\n", r.Name, r.Address)
-			} else {
-				fmt.Fprintf(out, "Your place is on %s, kept for %d s. Run win4 there: ssh -t %s win4\n", r.Name, r.RemainingS, r.Address)
-			}
-			fmt.Fprintf(out, "referred %d %s %s\n", r.ServerId, r.Name, r.Address)
-			return &ReferredError{Name: r.Name}
-		case *pb.OpenReply_Opened:
-			s := k.Opened.Session
-			verb := "runs"
-			if k.Opened.Existing {
-				verb = "was there already and is " + s.State
-			}
-			fmt.Fprintf(out, "Your desktop %s here: session %s, image %s.\n", verb, s.Id, s.Image)
-			fmt.Fprintf(out, "display %s\n", s.Display)
-			return nil
+		var done bool
+		if last, done, err = show(reply, last, out, progress); done {
+			return err
 		}
 	}
+}
+
+// show tells the user what the satellite has answered. last is the progress that
+// was shown last; done is whether that was all. The names in an answer come from
+// other machines, so nothing is written as it is: neither the terminal nor a
+// script that reads the last line takes orders from them.
+func show(reply *pb.OpenReply, last string, out, progress io.Writer) (now string, done bool, err error) {
+	text := func(s string) string { return wire.Clean(s, maxShown) }
+	word := func(s string) string { // in a line that scripts read
+		// Not an option of ssh, either.
+		return cmp.Or(strings.TrimLeft(strings.Join(strings.Fields(text(s)), "_"), "-"), "?")
+	}
+	switch k := reply.GetKind().(type) {
+	case *pb.OpenReply_Progress:
+		now = text(k.Progress.GetText())
+		if now != last {
+			fmt.Fprintln(progress, "win4: "+now)
+		}
+		return now, false, nil
+	case *pb.OpenReply_Referred:
+		r := k.Referred
+		name, address := word(r.GetName()), word(r.GetAddress())
+		if r.GetExisting() {
+			fmt.Fprintf(out, "You have a desktop on %s. Run win4 there: ssh -t %s win4\n", name, address)
+		} else {
+			fmt.Fprintf(out, "Your place is on %s, kept for %d s. Run win4 there: ssh -t %s win4\n", name, r.GetRemainingS(), address)
+		}
+		fmt.Fprintf(out, "referred %d %s %s\n", r.GetServerId(), name, address)
+		return last, true, &ReferredError{Name: name}
+	case *pb.OpenReply_Opened:
+		s := k.Opened.GetSession()
+		verb := "runs"
+		if k.Opened.GetExisting() {
+			verb = "was there already and is " + text(s.GetState())
+		}
+		fmt.Fprintf(out, "Your desktop %s here: session %s, image %s.\n", verb, text(s.GetId()), text(s.GetImage()))
+		fmt.Fprintf(out, "display %s\n", text(s.GetDisplay()))
+		return last, true, nil
+	}
+	return last, false, nil // a kind of a newer satellite
 }
 
 // explain turns an error of the call into words for the user.
