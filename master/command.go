@@ -50,6 +50,7 @@ func connections(files uint64) int {
 // level.
 func Commands(version string, log func(level string) zerolog.Logger) []*cobra.Command {
 	var path string
+	var profile string
 	var service bool
 	c := &cobra.Command{
 		Use:   "master",
@@ -64,12 +65,21 @@ reads the settings again. Desktops run on while the master is away.`,
 		Example: "  verdecmd init && verdecmd master\n  verdecmd master --settings ./settings.global",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if profile != "" {
+				end, err := startProfile(profile)
+				if err != nil {
+					return err
+				}
+				defer end()
+			}
 			return serve(cmd.Context(), path, service, version, log)
 		},
 	}
 	c.Flags().StringVar(&path, "settings", settings.DefaultPath, "the settings `file`")
+	c.Flags().StringVar(&profile, "profile", "", "write profiles into this `directory` (for developers)")
+	c.Flags().Lookup("profile").Hidden = true
 	c.Flags().BoolVar(&service, "service", false, "end at once, with success, where WIN4_VERDE_CLUSTER_MASTER is not yes (for the service manager)")
-	return append([]*cobra.Command{c}, host.Commands()...)
+	return append([]*cobra.Command{c, simulateCommand()}, host.Commands()...)
 }
 
 // serve runs the master until a signal ends it.
