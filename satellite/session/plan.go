@@ -56,6 +56,9 @@ func DecodeLease(b []byte, booted time.Duration) (Lease, error) {
 	if err := json.Unmarshal(b, &l); err != nil {
 		return l, err
 	}
+	if l.At < 0 || l.Self < 0 {
+		return l, errors.New("its times are negative")
+	}
 	if l.At > booted {
 		l.At = 0 // of an earlier start of the computer
 	}
