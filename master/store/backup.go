@@ -84,27 +84,65 @@ func (s stoppable) Write(b []byte) (int, error) {
 	return s.w.Write(b)
 }
 
-// newestGood is the newest file in dirs that can be opened as a database;
-// empty where there is none. Temporary files do not count.
-func newestGood(dirs []string) string {
-	type file struct {
-		path string
-		made time.Time
+// copyFile is a copy of a database.
+type copyFile struct {
+	path string
+	made time.Time
+}
+
+// look finds out when a copy was made: its name tells, or else the file.
+func (c *copyFile) look() error {
+	info, err := os.Lstat(c.path)
+	if err != nil {
+		return err
 	}
-	var files []file
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is no regular file", c.path)
+	}
+	c.made = info.ModTime()
+	if t, err := time.Parse(copyName, filepath.Base(c.path)); err == nil {
+		c.made = t
+	}
+	return nil
+}
+
+// newestGood is the newest file in dirs that can be opened as a database; ok is
+// false where there is none. Temporary files do not count.
+func newestGood(dirs []string) (c copyFile, ok bool) {
+	var files []copyFile
 	for _, dir := range dirs {
 		entries, _ := os.ReadDir(dir) // a directory that is not there has no copy
 		for _, e := range entries {
-			if info, err := e.Info(); err == nil && info.Mode().IsRegular() && filepath.Ext(e.Name()) == ".db" {
-				files = append(files, file{filepath.Join(dir, e.Name()), info.ModTime()})
+			f := copyFile{path: filepath.Join(dir, e.Name())}
+			if filepath.Ext(f.path) == ".db" && f.look() == nil {
+				files = append(files, f)
 			}
 		}
 	}
-	slices.SortFunc(files, func(a, b file) int { return b.made.Compare(a.made) })
+	slices.SortFunc(files, func(a, b copyFile) int { return b.made.Compare(a.made) })
 	for _, f := range files {
 		if Verify(f.path) == nil {
-			return f.path
+			return f, true
 		}
 	}
-	return ""
+	return c, false
+}
+
+// Age says how long ago something was, in words: "35 minutes".
+func Age(d time.Duration) string {
+	words := func(n int64, unit string) string {
+		if n == 1 {
+			return "1 " + unit
+		}
+		return fmt.Sprintf("%d %ss", n, unit)
+	}
+	switch {
+	case d < 2*time.Minute:
+		return words(max(0, int64(d/time.Second)), "second")
+	case d < 2*time.Hour:
+		return words(int64(d/time.Minute), "minute")
+	case d < 48*time.Hour:
+		return words(int64(d/time.Hour), "hour")
+	}
+	return words(int64(d/(24*time.Hour)), "day")
 }

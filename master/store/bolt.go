@@ -44,7 +44,8 @@ type Bolt struct {
 // cluster file system, where neither lock nor memory map is to be trusted, are
 // refused. It does not wait for another process: that is ErrInUse. copies are
 // directories of hot copies (*.db): the error of a damaged database names the
-// newest good one of them.
+// newest good one of them, and a missing database counts as damaged where there
+// is one.
 func Open(path string, copies ...string) (*Bolt, error) {
 	if err := localOnly(filepath.Dir(path)); err != nil {
 		return nil, err
@@ -55,6 +56,10 @@ func Open(path string, copies ...string) (*Bolt, error) {
 // open is Open on any file system.
 func open(path string, copies ...string) (*Bolt, error) {
 	if !exists(path) {
+		// An empty one in its place would be the loss of everything, unnoticed.
+		if _, ok := newestGood(copies); ok {
+			return nil, (&Bolt{path: path, copies: copies}).explain(damage("the file is missing"))
+		}
 		// Another process may have made it meanwhile; its lock decides then.
 		if err := create(path); err != nil && !exists(path) {
 			return nil, fmt.Errorf("database %s: making it: %w", path, err)
@@ -279,9 +284,10 @@ func (b *Bolt) explain(err error) error {
 	if !ok {
 		return fmt.Errorf("database %s: %w", b.path, err)
 	}
-	back := "stop the master, move the file away and put a good copy in its place (mode 0600)"
-	if c := newestGood(b.copies); c != "" {
-		back = fmt.Sprintf("the newest good copy is %s: with the master stopped, mv %s %s.damaged && cp -p %s %s", c, b.path, b.path, c, b.path)
+	back := `there is no good copy of it in the usual place: with the master stopped, "verdecmd master --restore=FILE" puts another one in its place`
+	if c, ok := newestGood(b.copies); ok {
+		back = fmt.Sprintf(`the newest good copy is %s, %s old: with the master stopped, "verdecmd master --restore" puts it in its place and keeps the damaged file`,
+			c.path, Age(time.Since(c.made)))
 	}
 	return &DamagedError{Path: b.path, What: d.What, Back: back}
 }

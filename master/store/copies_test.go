@@ -66,10 +66,19 @@ func TestCopiesOfAFile(t *testing.T) {
 			}
 		}
 	}
-	if got, want := newestGood([]string{filepath.Join(dir, "none"), c.Dir}), filepath.Join(c.Dir, "verdecmd-20261121T220000Z.db"); got != want {
+	if got, want := mustCopy(t, filepath.Join(dir, "none"), c.Dir), filepath.Join(c.Dir, "verdecmd-20261121T220000Z.db"); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if files, _ := os.ReadDir(c.Dir); len(files) != 2 {
 		t.Errorf("got %d files, want 2", len(files))
 	}
+}
+
+func mustCopy(t *testing.T, dirs ...string) string {
+	t.Helper()
+	c, ok := newestGood(dirs)
+	if !ok {
+		t.Fatal("no good copy")
+	}
+	return c.path
 }

@@ -168,8 +168,7 @@ func (f fate) entries(d *imageDir) map[string]op {
 // write makes an image of a cut below dir.
 func (m *images) write(dir string, cut int, f fate) error {
 	m.advance(cut)
-	// The same image for the same seed: each file is asked once, in order.
-	content := map[uint64][]byte{}
+	written := map[uint64]string{} // where a file is that has two names
 	var walk func(ino uint64, dir string) error
 	walk = func(ino uint64, dir string) error {
 		if err := os.Mkdir(dir, 0o700); err != nil {
@@ -188,10 +187,14 @@ func (m *images) write(dir string, cut int, f fate) error {
 				}
 				continue
 			}
-			if content[e.Inode] == nil {
-				content[e.Inode] = f.file(m.file(e.Inode))
+			if first := written[e.Inode]; first != "" {
+				if err := os.Link(first, path); err != nil {
+					return err
+				}
+				continue
 			}
-			if err := os.WriteFile(path, content[e.Inode], 0o600); err != nil {
+			written[e.Inode] = path
+			if err := os.WriteFile(path, f.file(m.file(e.Inode)), 0o600); err != nil {
 				return err
 			}
 		}
