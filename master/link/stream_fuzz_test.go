@@ -155,7 +155,7 @@ func FuzzRefer(f *testing.F) {
 		if proto.Unmarshal(b, m) != nil {
 			return
 		}
-		l, err := fromRefer(m)
+		l, err := FromRefer(m)
 		if err != nil {
 			if wire.KindOf(err) != wire.BadRequest || len(err.Error()) > 2*maxText {
 				t.Errorf("got %v", err)

@@ -140,9 +140,9 @@ func run(ctx context.Context, all []target, each time.Duration, parallel int, ou
 }
 
 // fuzz runs one target and returns what go test has said. Inputs are made small
-// for a second only: by default go test may spend all the time on one.
+// with a hundred tries only: by default go test may spend all the time on one.
 func fuzz(ctx context.Context, t target, each time.Duration, parallel int) (string, error) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(), "-fuzzminimizetime", "1s",
+	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(), "-fuzzminimizetime", "100x",
 		"-parallel", fmt.Sprint(parallel), t.dir)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // lets go test end its workers
 	cmd.WaitDelay = 10 * time.Second
