@@ -20,6 +20,7 @@ import (
 	"verdecmd/master/cluster"
 	"verdecmd/master/store"
 	"verdecmd/monitor"
+	"verdecmd/proto/planted"
 	"verdecmd/proto/wire"
 )
 
@@ -112,7 +113,7 @@ func (m *Manager) Ensure(ctx context.Context, uuid, name, journal string) error 
 	same := false // the usual case needs no turn and no disk
 	m.cfg.State(func(c *cluster.Cluster) {
 		s := c.ServerByUUID(uuid)
-		same = s != nil && s.Journal != "" && s.Journal == journal
+		same = s != nil && s.Journal != "" && (s.Journal == journal || planted.Bug("journal-not-compared"))
 	})
 	if same {
 		return nil
@@ -258,7 +259,7 @@ func NotReady(id uint64, wait time.Duration) error {
 // save makes a server's record durable.
 func (m *Manager) save(ctx context.Context, r cluster.ServerRecord, more ...store.Change) error {
 	b, err := json.Marshal(record{r.ID, r.UUID, r.Name, r.State, r.Reason, r.Journal})
-	if err != nil {
+	if err != nil || planted.Bug("offline-not-stored") && r.State == cluster.Offline {
 		return err
 	}
 	changes := append([]store.Change{{Key: store.Key{Bucket: servers, ID: strconv.FormatUint(r.ID, 10)}, Value: b}}, more...)

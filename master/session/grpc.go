@@ -10,6 +10,7 @@ import (
 	"verdecmd/master/store"
 	"verdecmd/monitor"
 	pb "verdecmd/proto"
+	"verdecmd/proto/planted"
 	"verdecmd/proto/wire"
 )
 
@@ -77,7 +78,9 @@ func (m *Manager) Claim(ctx context.Context, server, attachment uint64, user str
 		more = append(more, store.Change{Key: store.Key{Bucket: meta, ID: highWater}, Value: fmt.Appendf(nil, "%d", claim.HighWater)})
 	}
 	x := claim.Session
-	if err := m.own(ctx, x, more...); err != nil {
+	if planted.Bug("answer-before-commit") {
+		m.goes(func() { _ = m.own(ctx, x, more...) })
+	} else if err := m.own(ctx, x, more...); err != nil {
 		m.cfg.State(func(c *cluster.Cluster) { c.Unclaimed(claim) })
 		if errors.Is(err, store.ErrUnknown) {
 			m.again(cluster.Effects{Release: []cluster.Release{{Session: x}}}, err)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"strings"
+
+	"verdecmd/proto/planted"
 )
 
 // A sealed record is version (1 byte), payload length (4, big endian), sum
@@ -49,7 +51,7 @@ func unseal(row, b []byte) ([]byte, error) {
 		return nil, fmt.Errorf("seal version %d, this program knows %d", b[0], sealVersion)
 	case uint64(binary.BigEndian.Uint32(b[1:])) != uint64(len(b)-sealHeader):
 		return nil, errors.New("length differs from its seal")
-	case binary.BigEndian.Uint32(b[5:]) != sum(row, b[sealHeader:]):
+	case binary.BigEndian.Uint32(b[5:]) != sum(row, b[sealHeader:]) && !planted.Bug("seal-unchecked"):
 		return nil, errors.New("checksum differs")
 	}
 	return b[sealHeader:], nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	pb "verdecmd/proto"
+	"verdecmd/proto/planted"
 	"verdecmd/proto/wire"
 	"verdecmd/satellite/desktop"
 )
@@ -102,7 +103,7 @@ func (l *Life) Started(now time.Time, p desktop.Process, err error) (todo []desk
 		return append(l.machine.Started(now), desktop.Report), false
 	case !l.adopt:
 		return l.machine.StartFailed(now, err.Error()), false
-	case errors.Is(err, desktop.ErrGone):
+	case errors.Is(err, desktop.ErrGone) || planted.Bug("no-answer-is-gone"):
 		return l.machine.Vanished(now), false
 	}
 	return nil, true

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	pb "verdecmd/proto"
+	"verdecmd/proto/planted"
 	"verdecmd/proto/wire"
 	"verdecmd/satellite/desktop"
 	"verdecmd/satellite/link"
@@ -218,6 +219,9 @@ func (l *Login) granted(id string, on, epoch uint64, g Granted) Step {
 		MemoryMiB: l.memory, CPUs: l.cpus, Name: l.user.Name, MAC: mac(l.rules.Cluster, l.user.UID),
 	}}
 	l.life, l.link = NewLife(e, g.Limits, g.Now, g.Wall), on
+	if planted.Bug("start-before-journal") {
+		return Step{Do: Accept, Session: id, Life: l.life, Link: l.link}
+	}
 	return Step{Do: Note, Session: id, Life: l.life}
 }
 

@@ -1,0 +1,53 @@
+package planted
+
+// Checkers that are to find a bug.
+const (
+	Simulator = "simulator" // verdecmd simulate --check
+	Chaos     = "chaos"     // the real programs under faults
+	Images    = "images"    // crash images and damaged files of the database
+)
+
+// Described is a bug with what it does.
+type Described struct {
+	Name Name
+	What string // as its author might have got it wrong
+	By   string // the checker that finds it
+}
+
+// Bugs are all bugs that can be planted, by the part of the program.
+func Bugs() []Described {
+	return []Described{
+		{"late-expiry", "reservations expire one report interval too late", Simulator},
+		{"double-return", "a reservation that ends gives its place back twice", Simulator},
+		{"reservation-not-charged", "placement does not see the reservation that was just made", Simulator},
+		{"claimed-twice", "a reservation that is being claimed can be claimed again", Simulator},
+		{"offline-claimed", "a reservation is claimed though its server was taken offline", Simulator},
+		{"claim-not-voided", "a claim becomes a session though its link has ended meanwhile", Simulator},
+		{"number-twice", "session numbers are not set aside before they are given", Simulator},
+		{"old-link-counts", "messages of a link that was replaced still count", Simulator},
+		{"old-list-counts", "a list made before a session was claimed says that it is gone", Simulator},
+		{"stranger-killed", "a desktop that the master has no record of is aborted, not adopted", Simulator},
+		{"silent-is-gone", "sessions of a server that is silent for a while count as ended", Simulator},
+		{"short-lease", "sessions of a silent server are released at half the lease", Simulator},
+
+		{"answer-before-commit", "a claim is answered before it is on the disk", Simulator},
+		{"release-forgotten", "an end that the disk refused is not tried again", Simulator},
+		{"back-but-released", "a session is released though its server has come back", Simulator},
+		{"offline-not-stored", "offlineserver is answered and not stored", Simulator},
+		{"journal-not-compared", "a satellite with another journal is believed", Simulator},
+
+		{"no-epoch-check", "a satellite obeys a master of an older epoch", Simulator},
+		{"epoch-not-noted", "a satellite forgets the newest epoch when it restarts", Simulator},
+		{"lease-from-newest", "an answer renews the lease from the newest report, not from the one it answers", Simulator},
+		{"lease-forgotten", "a satellite that starts again forgets that its desktops have a lease", Simulator},
+		{"start-before-journal", "a desktop is started before the journal knows of it", Simulator},
+		{"old-answer-accepted", "a claim's answer counts though its link was replaced", Simulator},
+		{"no-answer-is-gone", "a desktop that gives no sign after a restart counts as gone", Simulator},
+		{"logoff-never-forces", "a log-off's limit passes and nothing happens", Simulator},
+		{"abort-asks", "an abort asks the guest and uses no force", Simulator},
+
+		{"pid-alone", "a desktop is found again by its process number alone", Chaos},
+		{"no-fsync", "commits are answered before the disk has them", Images},
+		{"seal-unchecked", "records are read without a look at their seals", Images},
+	}
+}
