@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/pprof"
 	"syscall"
 )
@@ -53,5 +54,8 @@ func memoryProfile(path string) error {
 	if err != nil {
 		return err
 	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	fmt.Fprintf(os.Stderr, "profile: heap %d KiB in use, %d idle, %d released; stacks %d KiB\n", m.HeapInuse>>10, m.HeapIdle>>10, m.HeapReleased>>10, m.StackInuse>>10)
 	return errors.Join(pprof.WriteHeapProfile(f), f.Close())
 }

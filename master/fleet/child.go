@@ -209,6 +209,8 @@ func (c *child) kill() {
 	<-died
 }
 
+func (c *child) signal(s syscall.Signal) { _ = c.cmd.Process.Signal(s) } // it may be dead
+
 // end ends it in order, for its profile's sake, and then by force.
 func (c *child) end() {
 	c.mu.Lock()

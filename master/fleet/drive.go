@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -161,7 +162,7 @@ func (f *fleet) steady(ctx context.Context, r *Figures) error {
 	}
 	f.overran.Store(0)
 	cpu, own, began, sent := f.child.cpu(), cpuOf("self"), time.Now(), f.sent.Load()
-	if err := wait(ctx, time.Duration(f.o.Seconds)*time.Second); err != nil {
+	if err := f.profiled(func() error { return wait(ctx, time.Duration(f.o.Seconds)*time.Second) }); err != nil {
 		return err
 	}
 	used, took := f.child.cpu()-cpu, time.Since(began).Seconds()
@@ -278,7 +279,7 @@ func (f *fleet) restart(ctx context.Context, r *Figures) error {
 	}
 	r.RestartS = took.Seconds()
 	cpu := f.child.cpu()
-	if err := f.all(ctx); err != nil {
+	if err := f.profiled(func() error { return f.all(ctx) }); err != nil {
 		return err
 	}
 	r.BackS = time.Since(began).Seconds()
@@ -424,6 +425,17 @@ func (f *fleet) say(format string, args ...any) {
 		what = "floor"
 	}
 	fmt.Fprintf(f.out, "%s: "+format+"\n", append([]any{what}, args...)...)
+}
+
+// profiled lets the master write a profile of what happens in do, where that is
+// wished.
+func (f *fleet) profiled(do func() error) error {
+	if f.o.Profile == "" || f.child.floor {
+		return do()
+	}
+	f.child.signal(syscall.SIGUSR1)
+	defer f.child.signal(syscall.SIGUSR2)
+	return do()
 }
 
 func micro(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }

@@ -100,23 +100,34 @@ func (f *fleet) logins(ctx context.Context, r *Figures) error {
 	}
 	places := make([]place, left)
 	times := make([]time.Duration, left)
-	took, err := many(ctx, left, func(i int) (err error) {
-		u := f.someone()
-		s, t, err := f.refer(ctx, u)
-		places[i], times[i] = place{u, s}, t
+	cpu := f.child.cpu()
+	var took time.Duration
+	err := f.profiled(func() (err error) {
+		took, err = many(ctx, left, func(i int) (err error) {
+			u := f.someone()
+			s, t, err := f.refer(ctx, u)
+			places[i], times[i] = place{u, s}, t
+			return err
+		})
 		return err
 	})
 	if err != nil {
 		return err
 	}
+	r.ReferCPU = micro(f.child.cpu()-cpu) / float64(max(left, 1))
 	r.RefersPS, r.ManyRefer = float64(left)/took.Seconds(), spread(times)
-	took, err = many(ctx, left, func(i int) (err error) {
-		_, times[i], err = f.claim(ctx, places[i].on, places[i].user)
+	cpu = f.child.cpu()
+	err = f.profiled(func() (err error) {
+		took, err = many(ctx, left, func(i int) (err error) {
+			_, times[i], err = f.claim(ctx, places[i].on, places[i].user)
+			return err
+		})
 		return err
 	})
 	if err != nil {
 		return err
 	}
+	r.ClaimCPU = micro(f.child.cpu()-cpu) / float64(max(left, 1))
 	r.ClaimsPS, r.ManyClaim = float64(left)/took.Seconds(), spread(times)
 	f.say("%.0f logins a second by one caller; %.0f refers and %.0f claims a second by %d", r.LoginsPS, r.RefersPS, r.ClaimsPS, callers)
 

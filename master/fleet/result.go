@@ -70,6 +70,8 @@ type Figures struct {
 	RefersPS  float64 `json:"refers_per_s"`
 	ClaimsPS  float64 `json:"claims_per_s"`
 	LoginsPS  float64 `json:"logins_per_s"`
+	ReferCPU  float64 `json:"refer_cpu_us"` // for each, 128 callers
+	ClaimCPU  float64 `json:"claim_cpu_us"`
 
 	Servers Spread `json:"list_servers"`
 	Users   Spread `json:"list_users"`
@@ -205,6 +207,8 @@ func (r *Result) rows() []row {
 		{id: "", what: "login (refer and claim), p99", ours: o.Login.P99, floor: f.Login.P99, show: micros},
 		{id: "", what: "logins, one caller", ours: o.LoginsPS, floor: f.LoginsPS, show: perSecond},
 		{id: "", what: "refers, 128 callers", ours: o.RefersPS, floor: f.RefersPS, show: perSecond},
+		{id: "", what: "processor for each refer", ours: o.ReferCPU, floor: f.ReferCPU, show: micros},
+		{id: "", what: "processor for each claim", ours: o.ClaimCPU, floor: f.ClaimCPU, show: micros},
 		{id: "A6", what: "claims (durable), 128 callers", ours: o.ClaimsPS, floor: f.ClaimsPS, show: perSecond, target: ">= 15000/s", met: o.ClaimsPS >= 15000},
 		{id: "A6", what: "claims (durable), 128 callers, p99", ours: o.ManyClaim.P99, floor: f.ManyClaim.P99, show: millis, target: "<= 15 ms", met: o.ManyClaim.P99 <= 15e3},
 		{id: "C2", what: "list servers, p50", ours: o.Servers.P50, show: millis},
