@@ -90,15 +90,18 @@ func (d *demo) accounts(users []string) (map[string]owner, error) {
 		if len(f) < 7 {
 			continue
 		}
-		uid, err1 := strconv.Atoi(f[2])
-		gid, err2 := strconv.Atoi(f[3])
+		uid, err1 := strconv.ParseUint(f[2], 10, 31)
+		gid, err2 := strconv.ParseUint(f[3], 10, 31)
 		if err := errors.Join(err1, err2); err != nil {
 			return nil, fmt.Errorf("%s: the line of %s: %w", d.passwd(), f[0], err)
 		}
-		owners[f[0]] = owner{d.root, uid, gid}
-		next = max(next, uid+1)
+		owners[f[0]] = owner{d.root, int(uid), int(gid)}
+		next = max(next, int(uid)+1)
 	}
 	new := bytes.NewBuffer(text)
+	if len(text) > 0 && !bytes.HasSuffix(text, []byte("\n")) {
+		new.WriteByte('\n')
+	}
 	for _, u := range slices.Concat([]string{publisher}, users) {
 		if _, ok := owners[u]; !ok {
 			o := owner{d.root, next, next}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -40,8 +41,16 @@ func loadPlan(l layout) (p plan, ok bool, err error) {
 	if p.Run < 1 || p.Run > len(p.Satellites) {
 		return p, false, fmt.Errorf("%s: %d of %d satellites cannot run; remove the demo's directory to begin anew", l.planFile(), p.Run, len(p.Satellites))
 	}
+	for _, s := range p.Satellites {
+		if !satelliteName.MatchString(s.Name) || net.ParseIP(s.Address) == nil {
+			return p, false, fmt.Errorf("%s: there cannot be a satellite %q at %q; remove the demo's directory to begin anew", l.planFile(), s.Name, s.Address)
+		}
+	}
 	return p, true, nil
 }
+
+// satelliteName is what satellites of a demo are called; it names directories.
+var satelliteName = regexp.MustCompile(`^sat[0-9]{1,4}$`)
 
 func (p plan) save(l layout) error { return writeJSON(l.planFile(), p) }
 
