@@ -49,9 +49,8 @@ func connections(files uint64) int {
 // Commands returns master, init and enrol. log makes the daemon's logger for a
 // level.
 func Commands(version string, log func(level string) zerolog.Logger) []*cobra.Command {
-	var path string
-	var profile string
-	var service bool
+	var path, profile, restore string
+	var service, replace bool
 	c := &cobra.Command{
 		Use:   "master",
 		Short: "Run the cluster master on this computer",
@@ -61,8 +60,16 @@ It listens for satellites on WIN4_VERDE_LISTEN (TLS, certificates of the cluster
 only) and for administrators on the Unix socket VERDECMD_SOCKET; talk to it with
 "verdecmd monitor". Run "verdecmd init" once before. Started by hand it works in
 the foreground and logs to standard error; SIGTERM ends it in order, SIGHUP
-reads the settings again. Desktops run on while the master is away.`,
-		Example: "  verdecmd init && verdecmd master\n  verdecmd master --settings ./settings.global",
+reads the settings again. Desktops run on while the master is away.
+
+A damaged database is never used: the master does not start and says which copy
+is the newest good one. Copies are made at each start and every hour, below
+"copies" beside the database. --restore puts one in the place of the damaged
+file, keeps that file, and starts the master. What administrators have changed
+since the copy was made is lost; running desktops go on and are learned again
+from their servers. A database that is not damaged is left alone, unless a copy
+is named and --replace is given.`,
+		Example: "  verdecmd init && verdecmd master\n  verdecmd master --settings ./settings.global\n  verdecmd master --restore\n  verdecmd master --restore=/root/monday.db --replace",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if profile != "" {
@@ -72,19 +79,33 @@ reads the settings again. Desktops run on while the master is away.`,
 				}
 				defer end()
 			}
-			return serve(cmd.Context(), path, service, version, log)
+			if replace && (restore == "" || restore == newestCopy) {
+				return errors.New("--replace needs the copy that is to be used: --restore=FILE")
+			}
+			return serve(cmd.Context(), options{path, service, restore, replace}, version, log)
 		},
 	}
 	c.Flags().StringVar(&path, "settings", settings.DefaultPath, "the settings `file`")
 	c.Flags().StringVar(&profile, "profile", "", "write profiles into this `directory` (for developers)")
 	c.Flags().Lookup("profile").Hidden = true
 	c.Flags().BoolVar(&service, "service", false, "end at once, with success, where WIN4_VERDE_CLUSTER_MASTER is not yes (for the service manager)")
+	c.Flags().StringVar(&restore, "restore", "", "put a copy of the database in the place of a damaged one: the newest good copy, or `FILE`")
+	c.Flags().Lookup("restore").NoOptDefVal = newestCopy
+	c.Flags().BoolVar(&replace, "replace", false, "with --restore=FILE: also where the database is not damaged (it is kept under another name)")
 	return append([]*cobra.Command{c, simulateCommand()}, host.Commands()...)
 }
 
+// options are the flags of the command.
+type options struct {
+	settings string
+	service  bool
+	restore  string // newestCopy, a file, or nothing
+	replace  bool
+}
+
 // serve runs the master until a signal ends it.
-func serve(ctx context.Context, path string, service bool, version string, newLog func(string) zerolog.Logger) error {
-	v, err := settings.Load(path)
+func serve(ctx context.Context, o options, version string, newLog func(string) zerolog.Logger) error {
+	v, err := settings.Load(o.settings)
 	if err != nil {
 		return err
 	}
@@ -94,7 +115,7 @@ func serve(ctx context.Context, path string, service bool, version string, newLo
 	for _, w := range v.Warnings() {
 		log.Warn().Msg(w)
 	}
-	if service && !v.Bool(settings.ClusterMaster) {
+	if o.service && !v.Bool(settings.ClusterMaster) {
 		log.Info().Str("settings", v.Path()).Msg("WIN4_VERDE_CLUSTER_MASTER is not yes: this computer is not the master, nothing to do")
 		return nil
 	}
@@ -103,7 +124,7 @@ func serve(ctx context.Context, path string, service bool, version string, newLo
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 
-	cfg, closeAll, err := open(ctx, v, version, log)
+	cfg, closeAll, err := open(ctx, v, o, version, log)
 	if err != nil {
 		return err
 	}
@@ -125,7 +146,7 @@ func serve(ctx context.Context, path string, service bool, version string, newLo
 			case <-ctx.Done():
 				return
 			case <-hup:
-				if v, err := settings.Load(path); err != nil {
+				if v, err := settings.Load(o.settings); err != nil {
 					log.Error().Err(err).Msg("settings were not taken over")
 				} else {
 					m.Apply(v)
@@ -140,7 +161,7 @@ func serve(ctx context.Context, path string, service bool, version string, newLo
 }
 
 // open opens everything that the master needs from outside.
-func open(ctx context.Context, v *settings.Values, version string, log zerolog.Logger) (cfg Config, closeAll func(), err error) {
+func open(ctx context.Context, v *settings.Values, o options, version string, log zerolog.Logger) (cfg Config, closeAll func(), err error) {
 	var closers []func()
 	shut := func() {
 		for i := len(closers) - 1; i >= 0; i-- {
@@ -171,7 +192,13 @@ func open(ctx context.Context, v *settings.Values, version string, log zerolog.L
 		return cfg, nil, fmt.Errorf("directory of the database: %w", err)
 	}
 	copies := filepath.Join(dir, "copies")
-	db, err := store.Open(filepath.Join(dir, "verdecmd.db"), copies)
+	path := filepath.Join(dir, "verdecmd.db")
+	if o.restore != "" {
+		if err := restoreDatabase(path, copies, o.restore, o.replace, log); err != nil {
+			return cfg, nil, err
+		}
+	}
+	db, err := store.Open(path, copies)
 	if err != nil {
 		return cfg, nil, err
 	}

@@ -91,6 +91,15 @@ func restore(cfg RestoreConfig) (done Restored, err error) {
 		return wrap(noSpace(err))
 	}
 	defer os.Remove(temp)
+	if old != nil {
+		what := ".damaged-"
+		if good {
+			what = ".replaced-"
+		}
+		if done.Aside, err = aside(cfg.Path, what, cfg.Now); err != nil {
+			return wrap(err)
+		}
+	}
 	if err := prepare(temp, cfg.Change, done); err != nil {
 		if d, ok := errors.AsType[*DamagedError](err); ok {
 			d.Path = c.path
@@ -98,12 +107,8 @@ func restore(cfg RestoreConfig) (done Restored, err error) {
 		}
 		return wrap(noSpace(err))
 	}
-	if old != nil {
-		what := ".damaged-"
-		if good {
-			what = ".replaced-"
-		}
-		if done.Aside, err = aside(cfg.Path, what, cfg.Now); err != nil {
+	if done.Aside != "" && !exists(done.Aside) {
+		if err := os.Link(cfg.Path, done.Aside); err != nil {
 			return wrap(err)
 		}
 	}
@@ -155,27 +160,25 @@ func duplicate(from, path string) (temp string, err error) {
 	return out.Name(), nil
 }
 
-// aside gives the file a second name, under which it stays.
+// aside is the name under which the file that is replaced is kept: a free one,
+// or the one that an interrupted attempt has given it.
 func aside(path, what string, now time.Time) (string, error) {
 	own, err := os.Lstat(path)
 	if err != nil {
 		return "", err
 	}
 	before, _ := filepath.Glob(escape(path) + what + "*")
-	for _, name := range before { // an attempt that was interrupted has done it
+	for _, name := range before {
 		if info, err := os.Lstat(name); err == nil && os.SameFile(info, own) {
 			return name, nil
 		}
 	}
 	base := path + what + now.UTC().Format("20060102T150405Z")
 	name := base
-	for n := 2; ; n++ {
-		err := os.Link(path, name)
-		if !errors.Is(err, fs.ErrExist) {
-			return name, err
-		}
+	for n := 2; exists(name); n++ {
 		name = fmt.Sprintf("%s-%d", base, n)
 	}
+	return name, nil
 }
 
 // prepare makes of a plain copy one that may take the database's place, and

@@ -221,6 +221,8 @@ func options(flags *pflag.FlagSet) [][2]string {
 			head = "-" + f.Shorthand + ", " + head
 		}
 		switch {
+		case value != "" && f.NoOptDefVal != "":
+			head += "[=" + strings.ToUpper(value) + "]"
 		case value == "int":
 			head += " N"
 		case value == "string" || value == "strings":
