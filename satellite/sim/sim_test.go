@@ -55,8 +55,8 @@ func (w *world) do(f func()) {
 func (w *world) die() {
 	w.sat, w.up, w.link, w.fuse = nil, false, 0, 0
 	clear(w.open)
-	for id, d := range w.desks { // a start dies with its program, before or after there is a process
-		if d.pid == 0 {
+	for _, id := range slices.Sorted(maps.Keys(w.desks)) { // a start dies with its program, before or after there is a process
+		if d := w.desks[id]; d.pid == 0 {
 			if w.rnd.IntN(2) == 0 {
 				delete(w.desks, id)
 			} else {
