@@ -56,6 +56,9 @@ func ServerOptions(c *Credentials, report Reporter) []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(MaxReceive),
 		grpc.MaxSendMsgSize(MaxSend),
 		grpc.MaxHeaderListSize(MaxHeaders),
+		// TLS has the record that was read in a buffer already; another one of
+		// 32 KiB for each satellite was a third of the master's memory.
+		grpc.ReadBufferSize(0),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: KeepaliveTime, Timeout: KeepaliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingsNotFasterThan, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(unary),
