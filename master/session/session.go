@@ -287,10 +287,12 @@ func (m *Manager) Expire() {
 // much is waiting already it does.
 func (m *Manager) Settle(server uint64, e cluster.Effects) {
 	m.Cancelled(e.Cancelled)
-	if settled := m.settle(e); settled != nil {
-		m.cfg.Wait(settled, patience)
-	} else {
-		m.store(e)
+	if durable(e) { // nearly no report leads to anything
+		if settled := m.settle(e); settled != nil {
+			m.cfg.Wait(settled, patience)
+		} else {
+			m.store(e)
+		}
 	}
 	for _, x := range e.Changes {
 		m.announce(x)
@@ -301,6 +303,9 @@ func (m *Manager) Settle(server uint64, e cluster.Effects) {
 	}
 }
 
+// durable tells whether there is anything for the store.
+func durable(e cluster.Effects) bool { return len(e.Release)+len(e.Adopt)+len(e.Pardon) > 0 }
+
 // settle starts to make durable what e wants, and returns what is closed when
 // that is done, or nil where there are too many of its kind. What a master that
 // ends leaves undone, the next one learns again from the satellites.
@@ -308,7 +313,7 @@ func (m *Manager) settle(e cluster.Effects) <-chan struct{} {
 	done := make(chan struct{})
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.base.Err() != nil || len(e.Release)+len(e.Adopt)+len(e.Pardon) == 0 {
+	if m.base.Err() != nil || !durable(e) {
 		close(done)
 		return done
 	}
