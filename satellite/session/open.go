@@ -105,6 +105,8 @@ func (w *walk) do(ctx context.Context, step Step) (Step, error) {
 		return w.wait(ctx, step.Wait)
 	case Refer:
 		return l.Referred(m.master.Refer(ctx, l.Request())), nil
+	case Secure:
+		return l.Secured(m.guarded()), nil
 	case Claim:
 		u := l.User()
 		reply, on, err := m.master.Claim(ctx, u.Name, u.UID)
@@ -194,6 +196,18 @@ func (w *walk) await(ctx context.Context) (Step, error) {
 			return Step{}, ctx.Err()
 		}
 	}
+}
+
+// guarded tells whether a desktop would end with its lease though this program
+// died.
+func (m *Manager) guarded() error {
+	m.mu.Lock()
+	l := m.known.Lease()
+	m.mu.Unlock()
+	if m.cfg.Guard == nil || l.Self == 0 {
+		return nil
+	}
+	return m.cfg.Guard.Awake()
 }
 
 // granted is what a new session of a user is made with.

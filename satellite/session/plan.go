@@ -80,6 +80,15 @@ func (l Lease) Over(booted time.Duration) (over, kill bool) {
 	return l.Self > 0 && late > 0, l.Self > 0 && late > leaseKill
 }
 
+// End is when the lease is over, by the time since the computer started; 0: there
+// is none.
+func (l Lease) End() time.Duration {
+	if l.Self == 0 {
+		return 0
+	}
+	return max(1, l.At+l.Self)
+}
+
 // Inventory is what a satellite knows of its sessions and of the master's word,
 // as a plain value. It is not safe for several goroutines.
 type Inventory struct {

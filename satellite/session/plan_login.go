@@ -46,6 +46,9 @@ const (
 	Wait
 	// Refer: ask the master for the place; Referred.
 	Refer
+	// Secure: make sure that desktops end with a lease though this program dies;
+	// Secured.
+	Secure
 	// Claim the place; Claimed.
 	Claim
 	// Alone: make a session without a master; Invented.
@@ -186,6 +189,15 @@ func (l *Login) Referred(ref link.Referral, err error) Step {
 		return Step{Do: Answer, Opened: Opened{Referred: to}}
 	case ref.Session != "":
 		return l.failed(errSettling)
+	}
+	return Step{Do: Secure}
+}
+
+// Secured is told whether the guard is awake, or not needed: under a lease
+// nothing is started that would not end with it.
+func (l *Login) Secured(err error) Step {
+	if err != nil {
+		return l.failed(wire.Errorf(wire.NotReady, "no new desktop is started here, since nothing makes sure that it ends with its lease (WIN4_VERDE_LOST_SESSIONS=lease): %v; log in again in a moment", err))
 	}
 	return Step{Do: Claim}
 }

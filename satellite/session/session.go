@@ -32,6 +32,16 @@ type Master interface {
 	Break()
 }
 
+// Guard ends the desktops with their lease when this program cannot, because
+// it was killed or stopped.
+type Guard interface {
+	// Lease tells the end of the lease by the time since the computer started; 0:
+	// there is none, nothing needs to be guarded. It does not wait.
+	Lease(end time.Duration)
+	// Awake is nil when the guard has been seen at work a moment ago.
+	Awake() error
+}
+
 // Config is everything a Manager needs.
 type Config struct {
 	Driver   desktop.Driver
@@ -49,6 +59,9 @@ type Config struct {
 	PingEvery   time.Duration // how often a hypervisor is asked for a sign of life
 	Sample      func() *pb.Load
 	Log         zerolog.Logger
+	// Guard is asked before a desktop is started under a lease; nil: there is
+	// none, and this program alone ends desktops.
+	Guard Guard
 	// BootTime is the time since the computer started, suspended time
 	// included: a lease must not outlive a suspend. The default asks the kernel.
 	BootTime func() time.Duration
@@ -128,6 +141,7 @@ func (m *Manager) Adopt(ctx context.Context) error {
 	m.mu.Lock()
 	m.known.Renew(lease)
 	m.mu.Unlock()
+	m.guard(lease)
 	return nil
 }
 
@@ -187,11 +201,19 @@ func (m *Manager) Lease(from, self time.Duration) {
 	m.mu.Lock()
 	note := m.known.Renew(l)
 	m.mu.Unlock()
+	m.guard(l)
 	if !note {
 		return
 	}
 	if err := m.journal.setLease(l); err != nil {
 		m.cfg.Log.Error().Err(err).Msg("the lease was not noted")
+	}
+}
+
+// guard hands a lease to the guard.
+func (m *Manager) guard(l Lease) {
+	if m.cfg.Guard != nil {
+		m.cfg.Guard.Lease(l.End())
 	}
 }
 

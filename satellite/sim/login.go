@@ -112,6 +112,8 @@ func (s *satellite) do(l *login, step session.Step) (next session.Step, ok bool)
 			return l.Referred(link.Referral{}, link.ErrDown), true
 		}
 		s.ask(l, step.Do)
+	case session.Secure:
+		return l.Secured(nil), true
 	case session.Claim:
 		if !s.up() {
 			return l.Claimed(nil, 0, s.granted(), link.ErrDown), true
