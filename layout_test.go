@@ -40,7 +40,7 @@ var layout = []struct {
 	{"proto/planted", "", "a bug stands alone"},
 	{"monitor/**", "monitor/** settings", "the monitor knows the master only through its own interfaces"},
 
-	{"master", "master/** monitor proto proto/wire settings/**", "the master does not know satellites"},
+	{"master", "master/** monitor proto proto/simulated proto/wire settings/**", "the master does not know satellites"},
 	{"master/placement", "", "placement is pure and stands alone"},
 	{"master/cluster", "master/placement", "cluster is pure"},
 	{"master/store", "", "the store knows nothing of what it keeps"},

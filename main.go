@@ -22,6 +22,7 @@ import (
 	"verdecmd/packaging/demo"
 	"verdecmd/proto/wire"
 	"verdecmd/satellite"
+	"verdecmd/satellite/sim"
 	"verdecmd/settings"
 )
 
@@ -82,7 +83,7 @@ Try it on this computer alone: "verdecmd demo" starts a whole cluster.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(master.Commands(version, logger)...)
+	root.AddCommand(master.Commands(version, logger, sim.New)...)
 	root.AddCommand(satellite.Commands(version, logger)...)
 	root.AddCommand(monitor.Command(), settings.Command(), demo.Command(guestDir()))
 	return root

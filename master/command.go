@@ -22,6 +22,7 @@ import (
 	"verdecmd/master/host"
 	"verdecmd/master/store"
 	"verdecmd/monitor"
+	"verdecmd/proto/simulated"
 	"verdecmd/proto/wire"
 	"verdecmd/settings"
 	"verdecmd/settings/account"
@@ -46,9 +47,9 @@ func connections(files uint64) int {
 	return int(min(maxConnections, max(files-min(files, keptFiles), files/2)))
 }
 
-// Commands returns master, init and enrol. log makes the daemon's logger for a
-// level.
-func Commands(version string, log func(level string) zerolog.Logger) []*cobra.Command {
+// Commands returns master, init, enrol and simulate. log makes the daemon's
+// logger for a level, satellite the program of a simulated satellite.
+func Commands(version string, log func(level string) zerolog.Logger, satellite func(simulated.Config) simulated.Satellite) []*cobra.Command {
 	var path, profile, restore string
 	var service, replace bool
 	c := &cobra.Command{
@@ -92,7 +93,7 @@ is named and --replace is given.`,
 	c.Flags().StringVar(&restore, "restore", "", "put a copy of the database in the place of a damaged one: the newest good copy, or `FILE`")
 	c.Flags().Lookup("restore").NoOptDefVal = newestCopy
 	c.Flags().BoolVar(&replace, "replace", false, "with --restore=FILE: also where the database is not damaged (it is kept under another name)")
-	return append([]*cobra.Command{c, simulateCommand()}, host.Commands()...)
+	return append([]*cobra.Command{c, simulateCommand(satellite)}, host.Commands()...)
 }
 
 // options are the flags of the command.
