@@ -441,7 +441,7 @@ func TestPace(t *testing.T) {
 
 // An attachment that was long in being admitted does not end the newer one.
 func TestOvertakenAttachment(t *testing.T) {
-	s := New(Config{Log: zerolog.Nop()})
+	s := New(Config{Log: zerolog.Nop(), Times: Times{Interval: time.Second}})
 	make := func(attachment uint64) (*line, context.Context) {
 		ctx, end := context.WithCancel(t.Context())
 		return &line{uuid: "u", server: 1, attachment: attachment, end: end}, ctx
