@@ -56,6 +56,7 @@ func memoryProfile(path string) error {
 	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	fmt.Fprintf(os.Stderr, "profile: heap %d KiB in use, %d idle, %d released; stacks %d KiB\n", m.HeapInuse>>10, m.HeapIdle>>10, m.HeapReleased>>10, m.StackInuse>>10)
-	return errors.Join(pprof.WriteHeapProfile(f), f.Close())
+	text := fmt.Sprintf("heap: %d KiB live, %d in use, %d idle, %d of them released; stacks %d KiB of %d goroutines\n",
+		m.HeapAlloc>>10, m.HeapInuse>>10, m.HeapIdle>>10, m.HeapReleased>>10, m.StackInuse>>10, runtime.NumGoroutine())
+	return errors.Join(pprof.WriteHeapProfile(f), f.Close(), os.WriteFile(path+".txt", []byte(text), 0o600))
 }
