@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -36,6 +37,7 @@ type conn struct {
 	last     time.Time     // when something came or was answered
 	due      time.Time     // when the present wait is over; zero: never
 	armed    time.Time     // the deadline of nc, not later than due
+	yielded  time.Time     // when others were last let in
 	answered bool          // everything before the next line was answered
 	waited   bool          // the next line was waited for after that
 	quit     bool          // the last reply was sent
@@ -137,8 +139,18 @@ func (c *conn) loop() error {
 		}
 		c.answered = true
 		c.last = time.Now()
+		// Who sends without a pause is never waited for: others take turns.
+		if c.last.Sub(c.yielded) > turn {
+			runtime.Gosched()
+			c.yielded = time.Now()
+		}
 	}
 }
+
+// turn is how long a connection works before others are let in. The scheduler
+// by itself gives each ten times as much, and a satellite's call would wait
+// for all connections that are busy.
+const turn = time.Millisecond
 
 // arrive counts a line that came after everything before it was answered: who
 // converses is not cut off.

@@ -33,7 +33,10 @@ type limitConn struct {
 // sends and never reads would have its answers pile up here.
 const writeWithin = KeepaliveTime + KeepaliveTimeout
 
-var errTooMuch = errors.New("it sends much and proves nothing")
+var (
+	errTooMuch = errors.New("it sends much and proves nothing")
+	errSilent  = errors.New("it said nothing and had to make way for another one")
+)
 
 // Read implements net.Conn. A satellite that sends faster than it may is read
 // more slowly, so that its own network holds it up and not our processors.

@@ -3,6 +3,7 @@ package wire
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -38,6 +39,9 @@ func (p *provingCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.
 		}
 	}
 	if err != nil {
+		if errors.Is(err, net.ErrClosed) {
+			err = errSilent
+		}
 		// Somebody who only looks whether the port is open is no news.
 		if !errors.Is(err, io.EOF) {
 			p.refused.report(Report{What: "connection refused", Address: c.RemoteAddr().String(), Err: errors.New(Clean(err.Error(), maxText))})
@@ -61,7 +65,10 @@ func admitted(c net.Conn, info credentials.AuthInfo) error {
 	if err != nil {
 		return err
 	}
-	return l.prove(id.ID)
+	if err := l.prove(id.ID); err != nil {
+		return fmt.Errorf("%s: %w", id, err)
+	}
+	return nil
 }
 
 func (p *provingCredentials) Clone() credentials.TransportCredentials {
