@@ -176,14 +176,21 @@ func (f *flood) dial(ctx context.Context, local bool, i int) (net.Conn, error) {
 	d := net.Dialer{Timeout: 5 * time.Second}
 	if local {
 		c, err := d.DialContext(ctx, "unix", f.socket)
-		return counted{c, f}, err
+		return f.count(c, err)
 	}
 	if host, _, err := net.SplitHostPort(f.address); err == nil && f.sources > 0 && net.ParseIP(host).IsLoopback() {
 		s := i % f.sources
 		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 1, byte(s/250), byte(1+s%250))}
 	}
 	c, err := d.DialContext(ctx, "tcp", f.address)
-	return counted{c, f}, err
+	return f.count(c, err)
+}
+
+func (f *flood) count(c net.Conn, err error) (net.Conn, error) {
+	if err != nil {
+		return nil, err
+	}
+	return counted{c, f}, nil
 }
 
 // counted counts what is sent.

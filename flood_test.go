@@ -1,0 +1,197 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Floods of every kind against a real master with two real satellites, and
+// honest ones beside them: rows A, D and E of the threat model, S18, S21. The
+// flood is a process of its own; the programs are built as users get them.
+//
+// VERDECMD_FLOOD_SECONDS is how long each kind lasts (2), for longer trials.
+func TestFlood(t *testing.T) {
+	// Alone on the machine as far as this package goes: times are measured.
+	last := 2 * time.Second
+	if s := os.Getenv("VERDECMD_FLOOD_SECONDS"); s != "" {
+		n, err := strconv.Atoi(s)
+		check(t, err)
+		last = time.Duration(n) * time.Second
+	}
+	r := newReal(t)
+	bin := r.path("bin")
+	check(t, os.Mkdir(bin, 0o755))
+	build := func(dir, name, what string) {
+		cmd := exec.Command("go", "build", "-trimpath", "-o", bin+"/"+name, what)
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("building %s: %v\n%s", name, err, out)
+		}
+	}
+	build(".", "verdecmd", ".")
+	build("packaging/tools", "flood", "./flood")
+	check(t, os.Symlink("verdecmd", bin+"/win4"))
+
+	path := "PATH=" + bin + ":$PATH"
+	m := r.master(values{"VERDECMD_CONN_MAX": "2048", "WIN4_VERDE_RESERVATION_TIMEOUT": "5"}, path)
+	r.satellite(1, nil, path)
+	r.satellite(2, nil, path)
+	for _, name := range []string{"sat3", "sat4", "bad"} {
+		r.run(0, "verdecmd", "enrol", name, "--settings", r.path("m"), "--out", r.path("k"+name))
+	}
+	h := &honest{r: r, bin: bin}
+	h.start(t)
+	f := &flooded{t: t, r: r, m: m, h: h, bin: bin, last: last}
+	f.calm()
+	for _, kind := range []string{"silent", "slow", "garbage", "foreign", "plain", "idle", "noise", "reset", "ping", "settings", "headers", "unread",
+		"words", "lines", "sessions", "deaf"} {
+		f.flood(kind)
+	}
+	if peak := m.memory(t, "VmHWM"); peak > 512<<20 {
+		t.Errorf("the master took %d MiB, want less than 512", peak>>20)
+	}
+	for n := 1; n <= 2; n++ {
+		if got := r.link(n); got != "up" {
+			t.Errorf("the link of satellite %d is %s", n, got)
+		}
+	}
+	for line := range strings.Lines(m.log.String()) {
+		down := strings.Contains(line, "satellite's link is down") && (strings.Contains(line, `"sat1"`) || strings.Contains(line, `"sat2"`) || strings.Contains(line, `"sat3"`))
+		if down || strings.Contains(line, "panicked") {
+			t.Errorf("log of the master: %s", line)
+		}
+	}
+}
+
+// flooded is a master under trial.
+type flooded struct {
+	t    *testing.T
+	r    *real
+	m    *daemon
+	h    *honest
+	bin  string
+	last time.Duration
+
+	files, goroutines int // before
+}
+
+// memory is a figure of /proc/PID/status in bytes.
+func (d *daemon) memory(t *testing.T, field string) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
+	check(t, err)
+	for line := range strings.Lines(string(b)) {
+		if w := strings.Fields(line); w[0] == field+":" {
+			n, err := strconv.Atoi(w[1])
+			check(t, err)
+			return n << 10
+		}
+	}
+	t.Fatalf("no %s in the status of the master", field)
+	return 0
+}
+
+// processor is the time that a daemon has had of the processors.
+func (d *daemon) processor(t *testing.T) time.Duration {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.cmd.Process.Pid))
+	check(t, err)
+	w := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+2:]))
+	user, err1 := strconv.Atoi(w[11])
+	system, err2 := strconv.Atoi(w[12])
+	check(t, err1, err2)
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
+func (f *flooded) routines() int {
+	f.t.Helper()
+	n, err := strconv.Atoi(metric(f.r, "go_goroutines"))
+	check(f.t, err)
+	return n
+}
+
+// calm notes how the master is without a flood.
+func (f *flooded) calm() {
+	f.t.Helper()
+	time.Sleep(f.last) // what is measured is time
+	took, wrong := f.h.times()
+	f.show("nobody", "", took)
+	if len(wrong) > 0 {
+		f.t.Errorf("without a flood: %q", wrong)
+	}
+	f.files, f.goroutines = f.m.files(), f.routines()
+}
+
+func (f *flooded) show(kind, said string, took map[string][]time.Duration) {
+	f.t.Helper()
+	var b strings.Builder
+	for _, deed := range []string{refers, logins, asks, comes} {
+		d := took[deed]
+		fmt.Fprintf(&b, "; %s %d: p50 %v p99 %v", deed, len(d), quantile(d, 0.5), quantile(d, 0.99))
+	}
+	f.t.Logf("%s%s %s", kind, b.String(), said)
+}
+
+// flood lets one kind come, and looks at what it did and what it left behind.
+func (f *flooded) flood(kind string) {
+	t := f.t
+	t.Helper()
+	before, lines, cpu := f.m.memory(t, "VmRSS"), strings.Count(f.m.log.String(), "\n"), f.m.processor(t)
+	f.h.times()
+	began := time.Now()
+	said := strings.TrimSpace(f.r.run(0, f.bin+"/flood", "-kind", kind, "-address", "127.0.0.1:"+f.r.port, "-socket", f.r.path("sock"),
+		"-pki", f.r.path("kbad"), "-for", f.last.String()))
+	lasted := time.Since(began)
+	share := float64(f.m.processor(t)-cpu) / float64(lasted)
+	took, wrong := f.h.times()
+	peak := f.m.memory(t, "VmRSS")
+
+	// S18, row A: what strangers opened is gone; the honest ones open and close
+	// a few files all the time.
+	ended := time.Now()
+	back := func() bool {
+		return f.m.files() <= f.files+f.files/20+8 && f.routines() <= f.goroutines+f.goroutines/20+24
+	}
+	for !back() {
+		if time.Since(ended) > 15*time.Second {
+			t.Errorf("%s: 15 s after the end the master has %d files and %d goroutines, before it had %d and %d", kind, f.m.files(), f.routines(), f.files, f.goroutines)
+			break
+		}
+		time.Sleep(100 * time.Millisecond) // what is measured is time
+	}
+	gone := time.Since(ended)
+	after := f.m.memory(t, "VmRSS")
+	wrote := strings.Count(f.m.log.String(), "\n") - lines
+	f.show(kind, fmt.Sprintf("| %s | all gone after %.1f s; %.2f processors; memory %d, %d, %d MiB; %d lines of log", said, gone.Seconds(), share, before>>20, peak>>20, after>>20, wrote), took)
+
+	var made int
+	for word := range strings.FieldsSeq(said) {
+		if n, ok := strings.CutPrefix(word, "made="); ok {
+			made, _ = strconv.Atoi(n)
+		}
+	}
+	if made == 0 {
+		t.Errorf("%s: the flood reached nothing: %s", kind, said)
+	}
+	if len(wrong) > 0 {
+		t.Errorf("%s: honest ones were refused %d times: %.500q", kind, len(wrong), wrong)
+	}
+	for deed, most := range map[string]time.Duration{refers: time.Second, asks: time.Second, logins: 5 * time.Second, comes: 5 * time.Second} {
+		if d := took[deed]; len(d) == 0 || quantile(d, 0.99) > most {
+			t.Errorf("%s: %s: %d times, p99 %v, want less than %v", kind, deed, len(d), quantile(d, 0.99), most)
+		}
+	}
+	// S21: what is left of memory is not more than 64 KiB for each bad one, but
+	// for what the run-time of the language keeps for later.
+	if left := after - before; left > 64<<10*made+32<<20 {
+		t.Errorf("%s: %d MiB are left of %d connections", kind, left>>20, made)
+	}
+	if most := 30 + 4*int(lasted.Seconds()) + 4*len(took[logins]) + 4*len(took[comes]) + 2*len(took[refers]); wrote > most {
+		t.Errorf("%s: %d lines of log, want at most %d", kind, wrote, most)
+	}
+}
