@@ -12,13 +12,16 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // fakeQEMU stands in for QEMU where real programs are tried and no guest is
 // needed: it takes QEMU's command line, listens on its sockets, speaks QMP and
-// answers as a guest's agent does. It is also the witness of S1: each locks a
-// file in the directory "witness" beside the program for as long as it lives,
-// and tells in "violations" there if its user has another one.
+// answers as a guest's agent does. It is also the witness: it locks its user's
+// disk, and tells in the directory "witness" beside the program what happens to
+// it, several times a second (see life).
 func fakeQEMU() {
 	if len(os.Args) > 1 && os.Args[1] == "--version" {
 		fmt.Println("QEMU emulator version 7.2.0 (no real one)")
@@ -75,43 +78,55 @@ type phantom struct {
 	paths      map[string]string // of sockets, by id
 	mu         sync.Mutex        // guards conns and writing to them
 	conns      []net.Conn
+	log, disk  *os.File // held open for ever: with disk goes its lock
 }
 
-// witness takes the lock, and then looks for others of the same user: of two
-// that start at once, one at least sees the other.
+// heartbeat is how often a desktop tells that it lives.
+const heartbeat = 100 * time.Millisecond
+
+// witness takes the lock of the user's disk, as a real one does, and begins to
+// tell. The log and its directory belong to the test; disks to their users.
 func (q *phantom) witness() {
 	self, err := os.Executable()
 	dir := filepath.Join(filepath.Dir(self), "witness")
-	own := fmt.Sprintf("%s.%d", q.user, os.Getpid())
-	var f *os.File
 	if err == nil {
-		f, err = os.OpenFile(filepath.Join(dir, own), os.O_CREATE|os.O_RDWR, 0o600)
+		q.log, err = os.OpenFile(filepath.Join(dir, "log"), os.O_APPEND|os.O_WRONLY, 0)
 	}
 	if err == nil {
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		q.disk, err = os.OpenFile(filepath.Join(dir, "disk."+q.user), os.O_CREATE|os.O_RDWR, 0o600)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "witness:", err)
 		os.Exit(1)
 	}
-	others, _ := filepath.Glob(filepath.Join(dir, q.user+".*"))
-	for _, path := range others {
-		o, err := os.Open(path)
-		if err != nil || filepath.Base(path) == own {
-			continue
-		}
-		if syscall.Flock(int(o.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
-			v, err := os.OpenFile(filepath.Join(dir, "violations"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
-			if err == nil {
-				fmt.Fprintf(v, "%s runs beside %s\n", own, filepath.Base(path))
-			}
-		}
-		o.Close()
+	q.tell("start")
+	if err := syscall.Flock(int(q.disk.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		q.tell("locked") // a real one would end; this one stays, to be seen
 	}
-	keepOpen = f
+	go func() {
+		for range time.Tick(heartbeat) {
+			q.tell("beat")
+		}
+	}()
 }
 
-var keepOpen *os.File // a file that nobody holds is closed, and its lock gone
+// tell writes one record; see readLives. The directory of the session tells
+// which one it is and on which satellite.
+func (q *phantom) tell(what string) {
+	dir, _ := os.Getwd()
+	fmt.Fprintf(q.log, "%d %s %s %s %s %s %d\n", sinceBoot(), what, q.user, filepath.Base(dir), q.uuid,
+		strings.TrimPrefix(filepath.Base(filepath.Dir(dir)), "snap"), os.Getpid())
+}
+
+// sinceBoot is the clock of all that is told: the same for all programs of this
+// computer, and nobody sets it.
+func sinceBoot() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		panic(err) // every Linux has it
+	}
+	return time.Duration(t.Nano())
+}
 
 // end tells why and exits.
 func (q *phantom) end(reason string, guest bool) {
@@ -119,7 +134,8 @@ func (q *phantom) end(reason string, guest bool) {
 	for _, c := range q.conns {
 		fmt.Fprintf(c, `{"event":"SHUTDOWN","data":{"guest":%t,"reason":%q}}`+"\n", guest, reason)
 	}
-	os.Exit(0)
+	q.tell("end")
+	syscall.Exit(0) // os.Exit takes a second under -race
 }
 
 func (q *phantom) qmp(c net.Conn) {
@@ -142,6 +158,9 @@ func (q *phantom) qmp(c net.Conn) {
 			return
 		}
 		reply := `{}`
+		if !strings.HasPrefix(m.Execute, "query-") && m.Execute != "qmp_capabilities" {
+			q.tell(m.Execute)
+		}
 		switch m.Execute {
 		case "query-uuid":
 			reply = fmt.Sprintf(`{"UUID":%q}`, q.uuid)
@@ -176,6 +195,7 @@ func (q *phantom) agent(c net.Conn) {
 		case "guest-sync-delimited":
 			fmt.Fprintf(c, "\xff{\"return\":%d}\n", m.Arguments.ID)
 		case "guest-shutdown":
+			q.tell("guest-shutdown")
 			q.end("guest-shutdown", true)
 		default:
 			fmt.Fprintln(c, `{"return":{}}`)

@@ -19,6 +19,7 @@ import (
 // idle, has plenty of everything, and comes back whenever it loses the master.
 type puppet struct {
 	protocol uint32
+	memory   uint64 // bytes; by itself so much that logins are referred to it
 	version  string
 	reports  atomic.Int64
 	ups      atomic.Int64 // links that were welcomed
@@ -36,16 +37,20 @@ func (r *real) puppet(t *testing.T, n int, change func(*puppet)) *puppet {
 	}
 	creds, err := wire.Load(r.path("k"+name), wire.Satellite)
 	check(t, err)
-	l := &puppet{protocol: wire.Protocol, version: version}
+	l := &puppet{protocol: wire.Protocol, memory: 1 << 40, version: version}
 	if change != nil {
 		change(l)
+	}
+	dial := wire.DialOptions(creds)
+	if r.dial != nil {
+		dial = append(dial, grpc.WithContextDialer(r.dial))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
-			l.once(ctx, "127.0.0.1:"+r.port, wire.DialOptions(creds))
+			l.once(ctx, r.address, dial)
 			select {
 			case <-ctx.Done():
 			case <-time.After(100 * time.Millisecond):
@@ -57,7 +62,7 @@ func (r *real) puppet(t *testing.T, n int, change func(*puppet)) *puppet {
 }
 
 func (l *puppet) report() *pb.Report {
-	return &pb.Report{Load: &pb.Load{MemoryTotal: 1 << 40, MemoryFree: 1 << 40, SnapFree: 1 << 40, HomeFree: 1 << 40}, Sessions: &pb.Sessions{}}
+	return &pb.Report{Load: &pb.Load{MemoryTotal: l.memory, MemoryFree: l.memory, SnapFree: 1 << 40, HomeFree: 1 << 40}, Sessions: &pb.Sessions{}}
 }
 
 // once keeps one link until it breaks. It obeys the pace as satellites do.
@@ -74,7 +79,7 @@ func (l *puppet) once(ctx context.Context, address string, dial []grpc.DialOptio
 		return
 	}
 	err = stream.Send(&pb.Up{Kind: &pb.Up_Hello{Hello: &pb.Hello{Protocol: l.protocol, Version: l.version, Address: "127.0.0.1", Instance: "puppet",
-		Facts: &pb.HostFacts{Arch: "x86_64", Cpus: 64, MemoryBytes: 1 << 40, Accelerator: "tcg"}, Report: l.report()}}})
+		Facts: &pb.HostFacts{Arch: "x86_64", Cpus: 64, MemoryBytes: l.memory, Accelerator: "tcg"}, Report: l.report()}}})
 	if err != nil {
 		return
 	}

@@ -18,6 +18,7 @@ import (
 // oracle is what a writer knows of one server from the answers alone.
 type oracle struct {
 	server         int
+	n              int    // changes asked for
 	acked, pending string // "state reason"; pending is what was asked and not answered
 }
 

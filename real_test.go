@@ -290,22 +290,29 @@ func TestRealPorts(t *testing.T) {
 	}
 }
 
-// TestWitness: what S1 relies on sees two desktops of one user.
+// TestWitness: what S1 and S2 rely on sees two desktops of one user.
 func TestWitness(t *testing.T) {
 	t.Parallel()
 	r := newReal(t)
 	for i, user := range []string{"alice", "bob", "alice"} {
-		dir := r.path(fmt.Sprint("w", i))
-		check(t, os.Mkdir(dir, 0o755))
+		dir := r.path(fmt.Sprintf("snapsat%d/s%d", i, i))
+		check(t, os.MkdirAll(dir, 0o755))
 		cmd := exec.Command(r.path("fakeqemu"), "-uuid", r.dir, "-fw_cfg", "name=opt/org.verdecmd/user,string="+user,
 			"-chardev", "socket,id=qmp,path="+dir+"/qmp", "-chardev", "socket,id=ga,path="+dir+"/ga", "-chardev", "socket,id=rescue,path="+dir+"/rescue")
+		cmd.Dir = dir
 		check(t, cmd.Start())
 		defer func() { cmd.Process.Kill(); cmd.Wait() }()
 		r.until("its socket", func() bool { _, err := os.Stat(dir + "/qmp"); return err == nil })
-		seen, _ := os.ReadFile(r.path("witness/violations"))
-		if got := strings.Count(string(seen), "alice"); got != 2*(i/2) {
+		seen := ""
+		r.until("heartbeats", func() bool {
+			lives, err := readLives(r.path("witness/log"))
+			check(t, err)
+			seen = fmt.Sprint(oneDesktopEach(lives))
+			return len(lives) == i+1 && (i < 2 || strings.Contains(seen, "S1"))
+		})
+		if got := strings.Count(seen, "alice"); got != 3*(i/2) { // two sessions are named for S1, one for S2
 			t.Errorf("after desktop %d of %s the witness says %q", i, user, seen)
 		}
 	}
-	check(t, os.Remove(r.path("witness/violations")))
+	check(t, os.Truncate(r.path("witness/log"), 0))
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,11 +29,13 @@ const firstRealUID = 31000
 // their own with real sockets and files. Desktops are processes that run as
 // their users, of fakeQEMU unless a test says otherwise.
 type real struct {
-	t    *testing.T
-	dir  string // short, and open to all users
-	port string
-	mu   sync.Mutex // guards all
-	all  []*daemon
+	t       *testing.T
+	dir     string                                          // short, and open to all users
+	address string                                          // of the master
+	port    string                                          // the same's
+	dial    func(context.Context, string) (net.Conn, error) // to the master; nil: as usual
+	mu      sync.Mutex                                      // guards all
+	all     []*daemon
 }
 
 // daemon is a master or a satellite.
@@ -39,11 +43,17 @@ type daemon struct {
 	r        *real
 	name     string
 	settings string
-	before   string // shell commands in a mount name space of its own; empty: none
-	net      bool   // in a network name space of its own, too
+	before   string   // shell commands in a mount name space of its own; empty: none
+	net      bool     // in a network name space of its own, too
+	enter    []string // the program that leads to the name spaces of its own computer; empty: it has none
+	space    string   // the network name space of that computer, and the address in it
+	ip       string
 	cmd      *exec.Cmd
 	log      logBuffer
 }
+
+// mostLog is how much of the end of a daemon's log a failure shows, in bytes.
+const mostLog = 64 << 10
 
 // logBuffer takes what a daemon logs.
 type logBuffer struct {
@@ -69,6 +79,12 @@ type values map[string]string
 // newReal makes keys, accounts and homes. It starts nothing.
 func newReal(t *testing.T) *real {
 	t.Helper()
+	return newRealOf(t, "127.0.0.1:"+freePort(t), realUsers)
+}
+
+// newRealOf is newReal with another address of the master and other users.
+func newRealOf(t *testing.T, address string, users []string) *real {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: desktops run as their users, disks are mounted") // CI is root
 	}
@@ -76,7 +92,7 @@ func newReal(t *testing.T) *real {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &real{t: t, dir: dir, port: freePort(t)}
+	r := &real{t: t, dir: dir, address: address, port: address[strings.LastIndexByte(address, ':')+1:]}
 	t.Cleanup(r.stop)
 	bin, err := exec.LookPath("fakeqemu")
 	if err != nil {
@@ -84,11 +100,12 @@ func newReal(t *testing.T) *real {
 	}
 	program, err := os.ReadFile(bin)
 	check(t, err, os.Chmod(dir, 0o755), os.Mkdir(r.path("witness"), 0o755), os.Chmod(r.path("witness"), 0o777|os.ModeSticky),
+		os.WriteFile(r.path("witness/log"), nil, 0o666), os.Chmod(r.path("witness/log"), 0o666),
 		os.WriteFile(r.path("fakeqemu"), program, 0o755), os.Chmod(r.path("fakeqemu"), 0o755), os.MkdirAll(r.path("pub/win4"), 0o755),
 		os.WriteFile(r.path("pub/win4/kernel"), nil, 0o644),
 		os.WriteFile(r.path("pub/win4/desktop.conf"), []byte("WIN4_MEMORY=64\nWIN4_DISK=\nWIN4_KERNEL=kernel\n"), 0o644))
 	var passwd strings.Builder
-	for i, u := range realUsers {
+	for i, u := range users {
 		home, uid := r.path("home/"+u), firstRealUID+i
 		link := home + "/win4"
 		if u == "xreplica" {
@@ -99,7 +116,7 @@ func newReal(t *testing.T) *real {
 	}
 	check(t, os.Chmod(r.path("home"), 0o755), os.Chmod(r.path("pub"), 0o755), os.WriteFile(r.path("passwd"), []byte(passwd.String()), 0o644))
 	r.write("m", values{"WIN4_VERDE_CLUSTER_MASTER": "yes", "VERDECMD_SOCKET": r.path("sock"), "WIN4_STATE_DIR": r.path("master"),
-		"WIN4_VERDE_LISTEN": "127.0.0.1:" + r.port, "WIN4_PASSWD_FILE": r.path("passwd"), "WIN4_VERDE_STATS_INTERVAL": "1"})
+		"WIN4_VERDE_LISTEN": address, "WIN4_PASSWD_FILE": r.path("passwd"), "WIN4_VERDE_STATS_INTERVAL": "1"})
 	r.run(0, "verdecmd", "init", "--settings", r.path("m"))
 	return r
 }
@@ -207,8 +224,16 @@ func (r *real) link(n int) string { return r.value("link", "server", strconv.Ito
 
 func (r *real) satelliteAlone(n int, v values, before string) *daemon {
 	r.t.Helper()
+	d := r.configure(n, v, before)
+	d.start()
+	return d
+}
+
+// configure makes the nth satellite and starts nothing.
+func (r *real) configure(n int, v values, before string) *daemon {
+	r.t.Helper()
 	name := "sat" + strconv.Itoa(n)
-	all := values{"WIN4_VERDE_CMADDR": "127.0.0.1:" + r.port, "WIN4_VERDE_PUBADDR": "127.0.0.1", "WIN4_STATE_DIR": r.path("s" + name),
+	all := values{"WIN4_VERDE_CMADDR": r.address, "WIN4_VERDE_PUBADDR": "127.0.0.1", "WIN4_STATE_DIR": r.path("s" + name),
 		"WIN4_VERDE_PKI_DIR": r.path("k" + name), "WIN4_SNAP_DIR": r.path("snap" + name), "WIN4_SNAP_RESERVE": "1",
 		"WIN4_VERDE_SAT_SOCKET": r.path(name), "WIN4_PASSWD_FILE": r.path("passwd"), "WIN4_QEMU": r.path("fakeqemu"), "WIN4_ACCEL": "tcg",
 		"WIN4_VERDE_MASTER_LOST": "5", "WIN4_VERDE_HUNG_AFTER": "2"}
@@ -221,9 +246,7 @@ func (r *real) satelliteAlone(n int, v values, before string) *daemon {
 		r.run(0, "verdecmd", "enrol", name, "--settings", r.path("m"), "--out", r.path("k"+name))
 	}
 	r.write("c"+name, all)
-	d := &daemon{r: r, name: name, settings: r.path("c" + name), before: before}
-	d.start()
-	return d
+	return &daemon{r: r, name: name, settings: r.path("c" + name), before: before}
 }
 
 // start starts the program, or starts it again.
@@ -241,6 +264,7 @@ func (d *daemon) start() {
 		}
 		args = append(space, "sh", "-e", "-c", d.before+"\nexec "+strings.Join(args, " "))
 	}
+	args = append(slices.Clone(d.enter), args...)
 	d.cmd = exec.Command(args[0], args[1:]...)
 	d.cmd.Stderr = &d.log
 	check(d.r.t, d.cmd.Start())
@@ -300,14 +324,19 @@ func (r *real) stop() {
 	for _, d := range r.all {
 		d.kill()
 		if r.t.Failed() {
-			r.t.Logf("log of %s:\n%s", d.name, d.log.String())
+			text := d.log.String()
+			r.t.Logf("log of %s:\n%s", d.name, text[max(0, len(text)-mostLog):])
 		}
 	}
 	for pid := range r.desktops() {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
-	if seen, err := os.ReadFile(r.path("witness/violations")); err == nil {
-		r.t.Errorf("S1: %s", seen)
+	lives, err := readLives(r.path("witness/log"))
+	if err != nil {
+		r.t.Error(err)
+	}
+	for _, v := range oneDesktopEach(lives) {
+		r.t.Error(v)
 	}
 	_ = os.RemoveAll(r.dir)
 }
