@@ -117,7 +117,7 @@ func (w *world) startsOne(p *program, session, user string) {
 		w.fail("S4", "%s starts session %s twice", p.c.name, session)
 	case g.epoch < p.c.epoch:
 		w.fail("S9", "%s starts session %s by the word of epoch %d, after it has obeyed %d", p.c.name, session, g.epoch, p.c.epoch)
-	case p.cable == nil || p.cable.id != g.cable:
+	case p.latest != g.cable:
 		w.fail("S8", "%s starts session %s on an answer that came over an earlier link", p.c.name, session)
 	}
 	if g != nil {
@@ -308,6 +308,7 @@ func (w *world) restored(m *master) {
 // audit looks at one master: what its books say and what it announces.
 type audit struct {
 	m        *master
+	ticks    uint64
 	looks    uint64
 	made     map[string]time.Time // by reservation: when it must be over
 	sessions map[string]bool      // in the books at the last look
@@ -358,7 +359,7 @@ func (a *audit) look() {
 		switch {
 		case !ok:
 			w.fail("S3", "reservation %s of %s is there after it was announced that it has ended", r.ID, r.User)
-		case now.After(by.Add(time.Second)) && !r.Connecting && m.frozen == 0 && a.looks > 0:
+		case now.After(by.Add(time.Second)) && !r.Connecting:
 			w.fail("S3", "reservation %s of %s is there %v after its end", r.ID, r.User, now.Sub(by))
 		}
 	}

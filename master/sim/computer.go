@@ -61,15 +61,16 @@ type computer struct {
 // program is one start of a satellite's program, and its simulated.Host.
 type program struct {
 	actor
-	c     *computer
-	n     uint64
-	sat   simulated.Satellite
-	cable *cable
-	delay time.Duration // before the next link
-	tries uint64
-	links uint64
-	asked uint64
-	order *pb.Order // that it is carrying out
+	c      *computer
+	n      uint64
+	sat    simulated.Satellite
+	cable  *cable
+	latest uint64        // the newest cable, also when it is over
+	delay  time.Duration // before the next link
+	tries  uint64
+	links  uint64
+	asked  uint64
+	order  *pb.Order // that it is carrying out
 
 	next    time.Duration // when it ticks next
 	stamp   uint64

@@ -34,11 +34,10 @@ func (d disk) Commit(ctx context.Context, e store.Epoch, guards []store.Guard, c
 	roll := w.dice.of("commit", m.id, m.commits)
 	took := roll.between(200*time.Microsecond, 4*time.Millisecond)
 	if w.disk.slow > 0 {
-		took = roll.between(500*time.Millisecond, 12*time.Second)
+		took = min(roll.between(500*time.Millisecond, 12*time.Second), max(took, active-w.time))
 		w.faultHit("slow commit")
 	}
-	made := max(w.time, m.disk) + took // commits are made in the order in which they came
-	m.disk = made
+	made := m.sync(took)
 	answered := made + roll.between(0, 2*time.Millisecond)
 	var crash string
 	if w.disk.crash > 0 {
@@ -71,6 +70,25 @@ func (d disk) Commit(ctx context.Context, e store.Epoch, guards []store.Guard, c
 	})
 	m.pending--
 	return err
+}
+
+// sync returns when a commit is made: those that come while the disk is at work
+// share the next transaction and its sync, in the order in which they came.
+func (m *master) sync(took time.Duration) time.Duration {
+	if m.next > m.disk && m.w.time >= m.disk {
+		m.disk = m.next
+	}
+	if m.w.time >= m.disk {
+		m.disk = m.w.time + took
+		return m.disk
+	}
+	if m.next <= m.disk {
+		m.next = m.disk + took
+		if m.disk >= active { // no fault prolongs it
+			m.next = m.disk + min(took, 4*time.Millisecond)
+		}
+	}
+	return m.next
 }
 
 // carryOut makes a change, or not.

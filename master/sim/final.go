@@ -34,12 +34,8 @@ func (w *world) healed() {
 		}
 	}
 	w.recheck(nil)
-	w.queue.push(w.time+settled+time.Duration(w.plan.masterSlack())*time.Second, w.allKnown)
+	w.queue.push(w.time+settled, w.allKnown)
 }
-
-// masterSlack is how many seconds a restart of the master at the very end of the
-// faults takes away.
-func (p *plan) masterSlack() int { return 10 }
 
 // allKnown is LV1: every satellite is connected and its sessions are known.
 func (w *world) allKnown() {

@@ -235,7 +235,7 @@ func (p *program) connect(delay time.Duration) {
 		k := &cable{w: w, id: w.linked, n: p.links, c: p.c, p: p, m: m, sat: true, mas: true, calls: map[uint64]bool{}, reports: map[uint64]time.Duration{}}
 		w.cables = append(w.cables, k)
 		k.changed()
-		p.cable = k
+		p.cable, p.latest = k, k.id
 		p.delay = next
 		k.hello = p.Clock().Boot
 		var hello *pb.Hello

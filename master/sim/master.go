@@ -34,7 +34,8 @@ type master struct {
 
 	commits uint64
 	pending int           // commits under way
-	disk    time.Duration // when the last commit is made
+	disk    time.Duration // when the commits that are being written are made
+	next    time.Duration // and when those that wait for them; not later than disk: none do
 	broken  bool          // no commit is made any more
 
 	ready   bool // it listens
@@ -106,6 +107,9 @@ func (m *master) boot() {
 // tick is session.Run's ticker of a quarter of a second.
 func (m *master) tick() {
 	m.session.Expire()
+	if m.audit.ticks++; m.audit.ticks%4 == 0 {
+		m.audit.look()
+	}
 	m.w.after(&m.actor, 250*time.Millisecond, m.tick)
 }
 
@@ -117,9 +121,6 @@ func (m *master) retry() {
 			m.retry()
 		})
 	})
-	if m.ready {
-		m.audit.look()
-	}
 }
 
 // crash ends the program. Its kernel closes what it had open; the service

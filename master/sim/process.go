@@ -173,7 +173,7 @@ func (p *program) Find(session, uuid string, pid int) {
 		switch {
 		case found == nil:
 			err, pid = simulated.ErrGone, 0
-		case found.hung:
+		case r.chance(4): // whether it is there cannot be found out just now
 			err, pid = simulated.ErrNoReply, 0
 		default:
 			pid = found.pid
