@@ -100,6 +100,10 @@ func New(ctx context.Context, cfg Config) (*Master, error) {
 	if m.events, err = event.New(ctx, event.Config{Store: cfg.Store, Epoch: cfg.Epoch, Log: cfg.Log}); err != nil {
 		return nil, fmt.Errorf("master: %w", err)
 	}
+	commits.tell = func(typ, text string) {
+		cfg.Log.Error().Str("event", typ).Msg(text)
+		m.event(typ, text)
+	}
 	m.jobs, err = job.New(ctx, job.Config{Store: cfg.Store, Epoch: cfg.Epoch, Log: cfg.Log, OnChange: m.jobChanged})
 	if err != nil {
 		return nil, fmt.Errorf("master: %w", err)

@@ -1,8 +1,6 @@
 package master
 
 import (
-	"context"
-	"errors"
 	"maps"
 	"os"
 	"runtime"
@@ -10,39 +8,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"verdecmd/master/cluster"
 	"verdecmd/master/link"
-	"verdecmd/master/store"
 	"verdecmd/monitor"
 )
-
-// counted is the master's store with its commits counted.
-type counted struct {
-	store.Store
-	done, failed, refused atomic.Uint64
-	nanos                 atomic.Int64
-}
-
-// Commit implements store.Store.
-func (c *counted) Commit(ctx context.Context, e store.Epoch, guards []store.Guard, changes []store.Change) error {
-	start := time.Now()
-	err := c.Store.Commit(ctx, e, guards, changes)
-	c.nanos.Add(int64(time.Since(start)))
-	switch {
-	case err == nil:
-		c.done.Add(1)
-	case errors.Is(err, store.ErrConflict):
-		c.refused.Add(1)
-	default:
-		c.failed.Add(1)
-	}
-	return err
-}
 
 // Metrics are the figures of the master. None is about a user.
 func (b backend) Metrics() []monitor.Metric {

@@ -286,7 +286,7 @@ func eventTypes(string) []Choice {
 		"session.* starting started stopping ended failed migrated",
 		"reservation.* made used expired cancelled", "image.* published rolledback",
 		"replica.* ready started stopped failed", "template.* synced failed", "roam.* up down",
-		"alarm.* raised acked cleared", "job.* started finished", "config.* changed", "master.* started restored",
+		"alarm.* raised acked cleared", "job.* started finished", "config.* changed", "master.* started restored slow readonly",
 	} {
 		words := strings.Fields(kind)
 		out = append(out, Choice{Word: words[0]})

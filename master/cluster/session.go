@@ -73,6 +73,10 @@ func (c *Cluster) Claimed(now time.Time, claim *Claim) bool {
 	return true
 }
 
+// Void gives up a claim that is not durable yet and whose satellite has been
+// told that it came to nothing: Claimed then makes no session of it.
+func (c *Cluster) Void(claim *Claim) { claim.void = true }
+
 // Unclaimed gives up a claim, and its reservation with it.
 func (c *Cluster) Unclaimed(claim *Claim) {
 	user := claim.Session.User

@@ -414,3 +414,35 @@ func TestSlowStore(t *testing.T) {
 		d.want("and when it answers again", "", "")
 	})
 }
+
+// S3, S5: a claim whose commit takes too long is refused before the satellite
+// gives up, and leaves nothing when the store answers at last.
+func TestClaimOnSlowStore(t *testing.T) {
+	for name, outcome := range map[string]error{"made": nil, "not known": store.ErrUnknown, "refused": store.ErrNoSpace} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, d *desk) {
+				answers := make(chan struct{})
+				d.store.become(func([]store.Change) (error, bool) { <-answers; return outcome, false })
+				began := time.Now()
+				if _, err := d.login("alice", 1001); wire.KindOf(err) != wire.NotReady {
+					t.Errorf("got %s: %v", wire.KindOf(err), err)
+				}
+				if took := time.Since(began); took != claimPatience {
+					t.Errorf("refused after %v, want %v", took, claimPatience)
+				}
+				if _, err := d.login("alice", 1001); wire.KindOf(err) != wire.InUse {
+					t.Errorf("while the first is open: got %s: %v", wire.KindOf(err), err)
+				}
+				synctest.Wait()
+				d.store.become(nil)
+				close(answers)
+				time.Sleep(2 * time.Second)
+				d.want("when it has answered", "", "")
+				if s, err := d.login("alice", 1001); err != nil || s != "s2" {
+					t.Errorf("again: got %q, %v", s, err)
+				}
+				d.want("again", "alice s2", "alice s2")
+			})
+		})
+	}
+}

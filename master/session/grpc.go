@@ -14,6 +14,10 @@ import (
 	"verdecmd/proto/wire"
 )
 
+// claimPatience is how long a claim waits for the store. It is less than a
+// satellite waits for the answer: one that does not come would cost it the link.
+const claimPatience = 7 * time.Second
+
 // Refer answers where a login is to go. Nothing of it touches a disk.
 func (m *Manager) Refer(_ context.Context, from uint64, l cluster.Login) (*pb.ReferReply, error) {
 	now := m.cfg.Now()
@@ -78,27 +82,63 @@ func (m *Manager) Claim(ctx context.Context, server, attachment uint64, user str
 		more = append(more, store.Change{Key: store.Key{Bucket: meta, ID: highWater}, Value: fmt.Appendf(nil, "%d", claim.HighWater)})
 	}
 	x := claim.Session
-	if planted.Bug("answer-before-commit") {
-		m.goes(func() { _ = m.own(ctx, x, more...) })
-	} else if err := m.own(ctx, x, more...); err != nil {
-		m.cfg.State(func(c *cluster.Cluster) { c.Unclaimed(claim) })
-		if errors.Is(err, store.ErrUnknown) {
-			m.again(cluster.Effects{Release: []cluster.Release{{Session: x}}}, err)
+	var late, over bool // guarded by m.mu
+	stored := make(chan struct{})
+	m.goes(func() {
+		stop := m.own(ctx, x, more...)
+		m.mu.Lock()
+		err, over = stop, true
+		alone := late
+		m.mu.Unlock()
+		close(stored)
+		if alone {
+			_ = m.claimed(ctx, claim, stop, true)
 		}
-		m.cfg.Log.Error().Err(err).Str("user", user).Msg("ownership could not be stored")
-		return nil, edge(fmt.Errorf("the master cannot record the session: %w", err))
+	})
+	if !planted.Bug("answer-before-commit") {
+		m.cfg.Wait(stored, claimPatience)
+		m.mu.Lock()
+		late = !over
+		m.mu.Unlock()
 	}
-	taken := false
-	m.cfg.State(func(c *cluster.Cluster) { taken = c.Claimed(m.cfg.Now(), claim) })
-	if !taken {
-		m.release(ctx, []cluster.Release{{Session: x, How: "failed", Why: "its server left before it could start"}})
-		return nil, wire.Errorf(wire.StaleLink, "the server's link was replaced or it was taken offline during the claim; log in again")
+	if late {
+		m.cfg.Log.Warn().Str("user", user).Str("session", x.ID).Msg("the disk of the database is too slow for a claim")
+		return nil, wire.Errorf(wire.NotReady, "the master's disk has not answered within %v, so nothing is started; log in again in a moment", claimPatience)
+	}
+	if err := m.claimed(ctx, claim, err, false); err != nil {
+		return nil, err
 	}
 	m.cfg.Log.Info().Str("user", user).Str("session", x.ID).Uint64("server", server).Msg("reservation claimed")
 	pairs := sessionPairs(x)
 	m.cfg.Event("reservation.used", fmt.Sprintf("%s has taken the reserved place on server %d.", user, server), append(pairs[:3:3], monitor.Pair{Key: "reservation", Value: reservation})...)
 	m.cfg.Event("session.starting", fmt.Sprintf("The desktop of %s is starting on server %d.", user, server), pairs...)
 	return &pb.ClaimReply{Session: x.ID, Epoch: uint64(m.cfg.Epoch), MemoryBytes: x.Memory}, nil
+}
+
+// claimed ends a claim whose commit has come back with err. late: nobody waits
+// for it any more, so there must be no session.
+func (m *Manager) claimed(ctx context.Context, claim *cluster.Claim, err error, late bool) error {
+	x := claim.Session
+	if err != nil {
+		m.cfg.State(func(c *cluster.Cluster) { c.Unclaimed(claim) })
+		if errors.Is(err, store.ErrUnknown) {
+			m.again(cluster.Effects{Release: []cluster.Release{{Session: x}}}, err)
+		}
+		m.cfg.Log.Error().Err(err).Str("user", x.User).Msg("ownership could not be stored")
+		return edge(fmt.Errorf("the master cannot record the session: %w", err))
+	}
+	taken := false
+	m.cfg.State(func(c *cluster.Cluster) {
+		if late {
+			c.Void(claim)
+		}
+		taken = c.Claimed(m.cfg.Now(), claim)
+	})
+	if taken {
+		return nil
+	}
+	m.release(ctx, []cluster.Release{{Session: x, How: "failed", Why: "its server left before it could start"}})
+	return wire.Errorf(wire.StaleLink, "the server's link was replaced or it was taken offline during the claim; log in again")
 }
 
 // edge gives an error its kind for the wire.

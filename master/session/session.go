@@ -247,8 +247,15 @@ func (m *Manager) Retry() {
 	undone := m.undone
 	m.undone = nil
 	m.mu.Unlock()
-	for _, e := range undone {
+	for i, e := range undone {
 		m.store(e)
+		m.mu.Lock()
+		if len(m.undone) > 0 { // one try a second is enough while the disk refuses; another one is the next
+			m.undone = append(undone[i+1:], m.undone...)
+			m.mu.Unlock()
+			return
+		}
+		m.mu.Unlock()
 	}
 }
 

@@ -130,8 +130,9 @@ func (b *Bolt) group(first *request) {
 		// After a failed sync nobody knows what the disk holds, and trying
 		// again could succeed without the lost pages. The file is read anew,
 		// and verified, by the next start.
-		b.broken = fmt.Errorf("%w, no more commits until the master is restarted: %w", ErrUnknown, b.explain(err))
-		err = b.broken
+		err = b.explain(err)
+		b.broken = fmt.Errorf("%w: %w", ErrStopped, err)
+		err = fmt.Errorf("%w, %w", ErrUnknown, b.broken)
 	}
 	answer(group, err)
 }

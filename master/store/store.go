@@ -41,6 +41,9 @@ var (
 	// ErrUnknown: the outcome is not known, the change may be there or not.
 	// Read again before trying again.
 	ErrUnknown = errors.New("the outcome of the commit is not known")
+	// ErrStopped: a commit before has failed so that nobody knows what the disk
+	// holds; nothing is written until the master is restarted. Reading goes on.
+	ErrStopped = errors.New("no more changes until the master is restarted")
 	// ErrInvalid: the commit itself is impossible: too many changes, a key
 	// twice, a name or value beyond its limits.
 	ErrInvalid = errors.New("impossible commit")
