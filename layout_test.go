@@ -60,6 +60,7 @@ var layout = []struct {
 	{"satellite/load", "proto settings/**", "the load is measured, whoever wants it"},
 	{"satellite/session", "satellite/desktop satellite/desktop/fake satellite/link proto proto/wire settings/**", "its tests run desktops that behave"},
 	{"satellite/sim", "satellite/** proto proto/simulated proto/wire settings/**", "a satellite as the simulator wants it; only main.go hands it in"},
+	{"satellite/guard", "satellite/desktop", "the guardian is told where the journal is and how to kill"},
 	{"satellite/*", "satellite/desktop satellite/link satellite/load proto proto/wire settings/**",
 		"a capability declares the interface that it needs of another one"},
 

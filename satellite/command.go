@@ -18,6 +18,7 @@ import (
 	"verdecmd/proto/wire"
 	"verdecmd/satellite/desktop"
 	"verdecmd/satellite/desktop/qemu"
+	"verdecmd/satellite/guard"
 	"verdecmd/satellite/load"
 	"verdecmd/satellite/session"
 	"verdecmd/settings"
@@ -45,7 +46,7 @@ leaves the desktops running: the next start finds them again.`,
 		},
 	}
 	c.Flags().StringVar(&path, "settings", settings.DefaultPath, "the settings `file`")
-	return []*cobra.Command{c, win4Command()}
+	return []*cobra.Command{c, win4Command(), guardianCommand(log)}
 }
 
 // serve runs the satellite until a signal ends it.
@@ -140,6 +141,10 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 	for _, p := range host.Problems {
 		log.Error().Msg("this computer cannot run desktops: " + p)
 	}
+	keeper, err := guard.NewKeeper(dir, log.With().Str("part", "guard").Logger())
+	if err != nil {
+		return Config{}, err
+	}
 	address := v.String(settings.PubAddr)
 	if address == "" {
 		address = facts.Hostname
@@ -148,13 +153,13 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 	return Config{
 		Accounts: accounts{account.New(v.String(settings.PasswdFile))},
 		Masters:  masters, Dial: wire.DialOptions(creds), Facts: host, Address: address, Version: version,
-		Instance: rand.Text(), Log: log,
+		Instance: rand.Text(), Log: log, Guard: keeper.Run,
 		Session: session.Config{
 			Driver: driver, StateDir: dir, SnapDir: v.String(settings.SnapDir), DesktopName: v.String(settings.DesktopName),
 			Cluster: creds.Identity.Cluster, Masters: strings.Join(masters, ", "),
 			MemoryMax: v.MiB(settings.MemoryMax), CPUsMax: v.Int(settings.CPUsMax),
 			Limits: l, MasterLost: v.Duration(settings.MasterLost), Standalone: v.Bool(settings.StandaloneLogin),
-			PingEvery: pingEvery(l), Log: log.With().Str("part", "session").Logger(),
+			PingEvery: pingEvery(l), Guard: keeper, Log: log.With().Str("part", "session").Logger(),
 			Sample: func() *pb.Load {
 				sample, err := sampler.Sample(time.Now())
 				if err != nil {

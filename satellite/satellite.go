@@ -35,6 +35,9 @@ type Config struct {
 	Version  string
 	Instance string
 	Session  session.Config
+	// Guard keeps Session.Guard at work until its context ends; nil: there is
+	// nothing to do for it.
+	Guard func(context.Context) error
 	// Jitter spreads new connections to the master: 0 to 1, a part of the
 	// longest delay. The default is random.
 	Jitter func() float64
@@ -73,6 +76,9 @@ func (s *Satellite) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.session.Run(ctx) })
 	g.Go(func() error { return s.link.Run(ctx) })
+	if s.cfg.Guard != nil {
+		g.Go(func() error { return s.cfg.Guard(ctx) })
+	}
 	g.Go(func() error {
 		return s.local.Serve(ctx, s.cfg.Local, func(r wire.Report) {
 			s.cfg.Log.Warn().Interface("report", r).Msg("a local connection failed")

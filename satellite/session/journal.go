@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -70,28 +71,46 @@ func (j journal) remove(id string) error {
 // all reads the entries. One that cannot be read stops the satellite: a desktop
 // would run without anybody who knows.
 func (j journal) all() ([]Entry, error) {
+	out, err := j.read()
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Entries reads the journal in the directory of a satellite, as somebody else
+// than its Manager. With an error they are those that could be read.
+func Entries(dir string) ([]Entry, error) { return journal{dir}.read() }
+
+// read reads the entries that can be read; the error is of the first that
+// cannot.
+func (j journal) read() (out []Entry, bad error) {
 	files, err := os.ReadDir(j.sessions())
 	if err != nil {
 		return nil, fmt.Errorf("journal of the sessions: %w", err)
 	}
-	var out []Entry
 	for _, f := range files {
 		if !strings.HasSuffix(f.Name(), ".json") {
 			continue // a temporary file of a write that was cut off
 		}
 		path := filepath.Join(j.sessions(), f.Name())
 		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the session has ended meanwhile
+		}
 		if err != nil {
-			return nil, fmt.Errorf("journal: %w", err)
+			bad = cmp.Or(bad, fmt.Errorf("journal: %w", err))
+			continue
 		}
 		e, err := DecodeEntry(f.Name(), b)
 		if err != nil {
-			return nil, fmt.Errorf("journal %s: %w; make sure that no desktop of this session runs (its directory is in the file), then move the file away", path, err)
+			bad = cmp.Or(bad, fmt.Errorf("journal %s: %w; make sure that no desktop of this session runs (its directory is in the file), then move the file away", path, err))
+			continue
 		}
 		out = append(out, e)
 	}
 	sort.Slice(out, func(a, b int) bool { return out[a].Spec.Session < out[b].Spec.Session })
-	return out, nil
+	return out, bad
 }
 
 func (j journal) epoch() (uint64, error) {

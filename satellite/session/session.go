@@ -141,7 +141,9 @@ func (m *Manager) Adopt(ctx context.Context) error {
 	m.mu.Lock()
 	m.known.Renew(lease)
 	m.mu.Unlock()
-	m.guard(lease)
+	if lease.Self > 0 { // that there is none only the master tells
+		m.guard(lease)
+	}
 	return nil
 }
 

@@ -268,3 +268,36 @@ func find(uuid string, user desktop.User) (pid int, err error) {
 	}
 	return pid, nil
 }
+
+// Kill ends the process of a desktop by SIGKILL, whoever has started it and
+// whoever looks after it. Like Driver.Adopt it takes no other process for it,
+// and returns desktop.ErrGone where it is proven that there is none.
+func Kill(p desktop.Process, u desktop.User) error {
+	return with(p, u, func(r *running) error { return signal(r.pidfd, r.proc.PID, unix.SIGKILL, true) })
+}
+
+// Exists is nil if the process of a desktop is there, and desktop.ErrGone where
+// it is proven that it is not.
+func Exists(p desktop.Process, u desktop.User) error {
+	return with(p, u, func(*running) error { return nil })
+}
+
+// with calls f with the very process of a desktop. PID 0 is as in Driver.Adopt.
+func with(p desktop.Process, u desktop.User, f func(*running) error) error {
+	if p.PID == 0 {
+		pid, err := find(p.UUID, u)
+		if err != nil {
+			return err
+		}
+		p.PID, p.StartTime = pid, 0
+	}
+	r := &running{spec: desktop.Spec{UUID: p.UUID, User: u}}
+	err := r.identify(p)
+	if err == nil {
+		err = f(r)
+	}
+	if r.pidfd != nil {
+		r.pidfd.Close()
+	}
+	return err
+}
