@@ -86,17 +86,6 @@ type Server struct {
 	orders uint64
 }
 
-// line is one live attachment.
-type line struct {
-	uuid               string
-	server, attachment uint64
-	out                chan *pb.Down
-	done               <-chan struct{} // closed when the line has ended
-	end                context.CancelFunc
-	mu                 sync.Mutex
-	waiting            map[uint64]chan *pb.Result // by order
-}
-
 // New returns a Server.
 func New(cfg Config) *Server {
 	s := &Server{cfg: cfg, times: cfg.Times, lines: map[uint64]*line{}, byUUID: map[string]*line{}}
@@ -107,19 +96,85 @@ func New(cfg Config) *Server {
 // Late tells how late the reports came that were taken in so far.
 func (s *Server) Late() Late { return s.late.Now() }
 
-// Attach serves one link until it ends.
+// helloWithin is how long a satellite may take to say who it is.
+const helloWithin = 10 * time.Second
+
+// Attach serves one link until it ends. It only waits: all that happens on the
+// link does so on another goroutine, which ends soon after this function has
+// returned, and not before, for a satellite that sends nothing holds it up. So
+// the one here keeps a small stack.
 func (s *Server) Attach(stream pb.Link_AttachServer) error {
 	id, err := wire.PeerIdentity(stream.Context())
 	if err != nil {
 		return wire.ToStatus(err)
 	}
-	first, err := receiveWithin(stream, 10*time.Second)
+	ctx, end := context.WithCancel(stream.Context())
+	defer end()
+	l := &line{uuid: id.ID, stream: stream, done: ctx.Done(), end: end}
+	came, admitted := make(chan struct{}), make(chan struct{})
+	ended, fault := make(chan error, 1), make(chan string, 1)
+	go func() {
+		defer func() {
+			if v := recover(); v != nil {
+				fault <- fmt.Sprintf("%v\n%s", v, debug.Stack())
+			}
+		}()
+		ended <- s.serve(ctx, id, l, came, admitted)
+	}()
+	defer func() {
+		select {
+		case <-admitted:
+			s.detach(ctx, l)
+		default:
+		}
+	}()
+	timer := time.NewTimer(helloWithin)
+	defer timer.Stop()
+	late, down, up := timer.C, ctx.Done(), admitted
+	for {
+		select {
+		case <-late:
+			return status.Error(codes.DeadlineExceeded, fmt.Sprintf("no hello within %v", helloWithin))
+		case <-came: // from now on what serve does must be seen to its end
+			timer.Stop()
+			came, late, down = nil, nil, nil
+		case <-up:
+			up, down = nil, ctx.Done()
+		case <-down:
+			return nil
+		case text := <-fault:
+			panic(text) // here it ends this link alone, see wire.Recover
+		case err := <-ended:
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// serve is a link from its hello to its end.
+func (s *Server) serve(ctx context.Context, id wire.Identity, l *line, came, admitted chan<- struct{}) error {
+	first, err := l.stream.Recv()
 	if err != nil {
 		return err
 	}
-	hello := first.GetHello()
+	select {
+	case came <- struct{}{}:
+	case <-ctx.Done(): // it came too late
+		return nil
+	}
+	lease, err := s.admit(ctx, id, l, first.GetHello(), admitted)
+	if err != nil {
+		return err
+	}
+	return s.receive(ctx, l, lease)
+}
+
+// admit opens a link. Once admitted is closed it is to be detached.
+func (s *Server) admit(ctx context.Context, id wire.Identity, l *line, hello *pb.Hello, admitted chan<- struct{}) (lease bool, err error) {
 	if hello == nil {
-		return status.Error(codes.InvalidArgument, "the first message of a link must be a hello")
+		return false, status.Error(codes.InvalidArgument, "the first message of a link must be a hello")
 	}
 	h, err := Admit(id, hello, s.cfg.Epoch)
 	if err != nil {
@@ -127,60 +182,34 @@ func (s *Server) Attach(stream pb.Link_AttachServer) error {
 			s.cfg.Log.Error().Str("satellite", id.Name).Uint64("epoch", s.cfg.Epoch).Uint64("seen", hello.EpochSeen).
 				Msg("a newer master has been seen, this one is left alone; stop one of them")
 		}
-		return wire.ToStatus(err)
+		return false, wire.ToStatus(err)
 	}
-	ctx, end := context.WithCancel(stream.Context())
-	defer end()
-	l := &line{uuid: id.ID, out: make(chan *pb.Down, 64), done: ctx.Done(), end: end, waiting: map[uint64]chan *pb.Result{}}
 	at, err := s.cfg.Hub.Attach(ctx, h, id.Name)
 	if err != nil {
-		return wire.ToStatus(err)
+		return false, wire.ToStatus(err)
 	}
-	l.server, l.attachment = at.Server, at.Attachment
-	log := s.cfg.Log.With().Uint64("server", at.Server).Str("satellite", at.Name).Logger()
+	l.server, l.attachment, l.name = at.Server, at.Attachment, at.Name
 	times := s.register(l)
-	log.Info().Str("address", h.Address).Str("version", h.Version).Int("sessions", len(h.Sessions)).Msg("satellite connected")
-	defer func() {
-		s.unregister(l)
-		s.cfg.Hub.Detach(context.WithoutCancel(ctx), at.Server, at.Attachment)
-		log.Warn().Msg("satellite's link is down")
-	}()
+	close(admitted)
+	l.flush()
+	s.cfg.Log.Info().Uint64("server", l.server).Str("satellite", l.name).Str("address", h.Address).Str("version", h.Version).Int("sessions", len(h.Sessions)).
+		Msg("satellite connected")
+	return times.LeaseSelf > 0, nil
+}
 
-	l.out <- &pb.Down{Kind: &pb.Down_Welcome{Welcome: &pb.Welcome{
-		Epoch: s.cfg.Epoch, ServerId: at.Server, Attachment: at.Attachment, Version: s.cfg.Version,
-		Pace: PaceAt(times, at.Server, time.Now()), LeaseSelfMs: uint32(times.LeaseSelf / time.Millisecond),
-	}}}
-	// Both end soon after this function has returned, and not before: a
-	// satellite that neither sends nor reads holds them up until then.
-	ended, fault := make(chan error, 2), make(chan string, 1)
-	go func() { ended <- l.send(ctx, stream) }()
-	go func() {
-		defer func() {
-			if v := recover(); v != nil {
-				fault <- fmt.Sprintf("%v\n%s", v, debug.Stack())
-			}
-		}()
-		ended <- s.receive(ctx, stream, l, times.LeaseSelf > 0)
-	}()
-	select {
-	case <-ctx.Done():
-		return nil
-	case text := <-fault:
-		panic(text) // here it ends this link alone, see wire.Recover
-	case err = <-ended:
-	}
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	return err
+// detach tells that a link is down.
+func (s *Server) detach(ctx context.Context, l *line) {
+	s.unregister(l)
+	s.cfg.Hub.Detach(context.WithoutCancel(ctx), l.server, l.attachment)
+	s.cfg.Log.Warn().Uint64("server", l.server).Str("satellite", l.name).Msg("satellite's link is down")
 }
 
 // receive takes in what the satellite sends until the link ends.
-func (s *Server) receive(ctx context.Context, stream pb.Link_AttachServer, l *line, lease bool) error {
+func (s *Server) receive(ctx context.Context, l *line, lease bool) error {
 	var due Due
 	may := quota()
 	for {
-		up, err := stream.Recv()
+		up, err := l.stream.Recv()
 		if err != nil {
 			return err
 		}
@@ -211,43 +240,8 @@ func (s *Server) receive(ctx context.Context, stream pb.Link_AttachServer, l *li
 	}
 }
 
-// send writes what is posted until the link ends.
-func (l *line) send(ctx context.Context, stream pb.Link_AttachServer) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case d := <-l.out:
-			if err := stream.Send(d); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// post queues a message. A satellite that does not read loses its link.
-func (l *line) post(d *pb.Down) bool {
-	select {
-	case l.out <- d:
-		return true
-	default:
-		l.end()
-		return false
-	}
-}
-
-func (l *line) settle(r *pb.Result) {
-	l.mu.Lock()
-	ch := l.waiting[r.Order]
-	delete(l.waiting, r.Order)
-	l.mu.Unlock()
-	if ch != nil {
-		ch <- r
-	}
-}
-
-// register makes l the server's line and ends the one before, or ends l where a
-// newer one has overtaken it.
+// register makes l the server's line, whose first message is the welcome, and
+// ends the one before, or ends l where a newer one has overtaken it.
 func (s *Server) register(l *line) Times {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -259,6 +253,10 @@ func (s *Server) register(l *line) Times {
 	if old != nil {
 		old.end()
 	}
+	l.out = append(l.out, &pb.Down{Kind: &pb.Down_Welcome{Welcome: &pb.Welcome{
+		Epoch: s.cfg.Epoch, ServerId: l.server, Attachment: l.attachment, Version: s.cfg.Version,
+		Pace: PaceAt(s.times, l.server, time.Now()), LeaseSelfMs: uint32(s.times.LeaseSelf / time.Millisecond),
+	}}})
 	s.lines[l.server], s.byUUID[l.uuid] = l, l
 	return s.times
 }
@@ -309,15 +307,8 @@ func (s *Server) Order(ctx context.Context, server uint64, o *pb.SessionOrder) e
 	if l == nil {
 		return ErrDown
 	}
-	result := make(chan *pb.Result, 1)
-	l.mu.Lock()
-	l.waiting[id] = result
-	l.mu.Unlock()
-	defer func() {
-		l.mu.Lock()
-		delete(l.waiting, id)
-		l.mu.Unlock()
-	}()
+	result := l.await(id)
+	defer l.forget(id)
 	if !l.post(&pb.Down{Kind: &pb.Down_Order{Order: &pb.Order{Id: id, Epoch: s.cfg.Epoch, Kind: &pb.Order_Session{Session: o}}}}) {
 		return ErrDown
 	}
@@ -372,23 +363,4 @@ func (s *Server) Claim(ctx context.Context, r *pb.ClaimRequest) (*pb.ClaimReply,
 	}
 	reply, err := s.cfg.Hub.Claim(ctx, l.server, l.attachment, r.User, r.Uid)
 	return reply, wire.ToStatus(err)
-}
-
-// receiveWithin receives the first message, or gives up after d.
-func receiveWithin(stream pb.Link_AttachServer, d time.Duration) (*pb.Up, error) {
-	type got struct {
-		up  *pb.Up
-		err error
-	}
-	ch := make(chan got, 1)
-	go func() {
-		up, err := stream.Recv()
-		ch <- got{up, err}
-	}()
-	select {
-	case g := <-ch:
-		return g.up, g.err
-	case <-time.After(d):
-		return nil, status.Error(codes.DeadlineExceeded, fmt.Sprintf("no hello within %v", d))
-	}
 }
