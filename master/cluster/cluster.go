@@ -83,6 +83,7 @@ type Server struct {
 	slot     int // index in Cluster.slots
 	sessions map[string]*Session
 	leased   bool // it has opened a link under Lease, with the times in force
+	every    time.Duration // the interval in force at Reported
 	usage    usage
 }
 
@@ -330,11 +331,16 @@ func (c *Cluster) Link(s *Server, now time.Time) string {
 	switch {
 	case s.Attachment == 0:
 		return "down"
-	case now.Sub(s.Reported) > 3*c.limits.Interval:
+	case now.Sub(s.Reported) > c.patience(s):
 		return "stale"
 	}
 	return "up"
 }
+
+// patience is the age at which a server's report is too old. The interval may
+// just have become shorter: what counts is the longer one of that in force and
+// that under which the report was sent.
+func (c *Cluster) patience(s *Server) time.Duration { return 3 * max(c.limits.Interval, s.every) }
 
 // Placement explains where a session with this need would go.
 func (c *Cluster) Placement(now time.Time, need placement.Need) []placement.Candidate {

@@ -71,6 +71,6 @@ func believable(l Load, f Facts) (out Load, problem string) {
 // loaded takes in a load sample.
 func (c *Cluster) loaded(now time.Time, s *Server, l Load) {
 	s.Load, s.Suspect = believable(l, s.Facts)
-	s.Reported = now
+	s.Reported, s.every = now, c.limits.Interval
 	c.refit(s)
 }

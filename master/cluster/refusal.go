@@ -134,7 +134,7 @@ func (c *Cluster) Why(now time.Time, id uint64, need placement.Need) string {
 		}
 		return fmt.Sprintf("%s has had no link for %d s; check its host and its network", name, seconds(now.Sub(s.Since)))
 	case placement.Stale:
-		return fmt.Sprintf("%s reported last %d s ago, more than 3 intervals of %v; \"server %d\" shows when it reports again", name, seconds(now.Sub(s.Reported)), c.limits.Interval, s.ID)
+		return fmt.Sprintf("%s reported last %d s ago, more than 3 intervals of %v; \"server %d\" shows when it reports again", name, seconds(now.Sub(s.Reported)), c.patience(s)/3, s.ID)
 	case placement.Unfit:
 		return fmt.Sprintf("%s cannot run desktops: %s", name, c.unfit(s))
 	case placement.Full:

@@ -81,7 +81,7 @@ func (c *Cluster) Refer(now time.Time, l Login) (Referral, error) {
 func (c *Cluster) usable(now time.Time, r *Reservation) bool {
 	s := c.servers[r.Server]
 	b := c.blocked(s)
-	return (b == placement.Eligible || b == placement.Full) && now.Sub(s.Reported) <= 3*c.limits.Interval
+	return (b == placement.Eligible || b == placement.Full) && now.Sub(s.Reported) <= c.patience(s)
 }
 
 // sameUser refuses a login whose name and number do not belong together as
@@ -144,11 +144,16 @@ func (c *Cluster) Expire(now time.Time) (gone []Reservation, e Effects) {
 	if c.limits.Lost != Lease && !planted.Bug("silent-is-gone") {
 		return gone, e
 	}
-	for _, x := range c.Sessions() {
-		if t, ok := c.released(x); ok && !now.Before(t) && !c.over[x.ID] {
-			c.over[x.ID] = true
-			e.Release = append(e.Release, Release{Session: *x, How: "lease", Condemn: true,
-				Why: fmt.Sprintf("server %d was silent for %d s, its lease is over", x.Server, seconds(now.Sub(t)+c.limits.LeaseReplace))})
+	for _, s := range c.Servers() {
+		if s.Attachment != 0 {
+			continue // four times a second it must not cost what all sessions cost
+		}
+		for _, x := range s.byUser() {
+			if t, ok := c.released(x); ok && !now.Before(t) && !c.over[x.ID] {
+				c.over[x.ID] = true
+				e.Release = append(e.Release, Release{Session: *x, How: "lease", Condemn: true,
+					Why: fmt.Sprintf("server %d was silent for %d s, its lease is over", x.Server, seconds(now.Sub(t)+c.limits.LeaseReplace))})
+			}
 		}
 	}
 	return gone, e

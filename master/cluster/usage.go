@@ -62,7 +62,7 @@ func (c *Cluster) slot(s *Server) placement.Server {
 		Features: s.Facts.Features,
 	}
 	if !s.Reported.IsZero() {
-		out.FreshUntil = s.Reported.Sub(c.start) + 3*c.limits.Interval
+		out.FreshUntil = s.Reported.Sub(c.start) + c.patience(s)
 	}
 	if s.Facts.MaxSessions > 0 {
 		out.Share = float64(s.usage.held) / float64(s.Facts.MaxSessions)
