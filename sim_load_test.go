@@ -4,15 +4,12 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"verdecmd/master/cluster"
 )
 
 // V-92: a burst of 1,000 logins inside one report interval, through all the
@@ -144,84 +141,4 @@ func TestSimReconnect(t *testing.T) {
 		}
 		w.end()
 	})
-}
-
-// S1, S3, S4, S7, S8: nobody plans it. Links break and heal, programs die and
-// come back, users log in where they like; at every instant each has at most
-// one desktop (the witness looks), and at the end all agree.
-func TestSimChaos(t *testing.T) {
-	for seed := range 6 {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			t.Parallel()
-			dir := simDir(t)
-			synctest.Test(t, func(t *testing.T) { chaos(t, dir, uint64(seed)) })
-		})
-	}
-}
-
-func chaos(t *testing.T, dir string, seed uint64) {
-	w := newSimWorld(t, dir)
-	w.quiet = true
-	if seed%2 == 1 {
-		w.limits.Lost, w.limits.LeaseReplace, w.leaseSelf = cluster.Lease, time.Minute, 30*time.Second
-	}
-	rnd := rand.New(rand.NewPCG(seed, 0))
-	m := w.startMaster("master")
-	var names []string
-	for i := range 4 {
-		names = append(names, fmt.Sprintf("sat%d", i+1))
-		w.addSatellite(names[i], 16<<30)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	for range 300 {
-		s := w.sats[names[rnd.IntN(len(names))]]
-		user := fmt.Sprintf("user%d", rnd.IntN(6))
-		switch rnd.IntN(12) {
-		case 0:
-			w.net.change(s.name, "master", func(p *simPath) { p.cut, p.hole = true, false })
-		case 1:
-			w.net.change(s.name, "master", func(p *simPath) { p.cut, p.hole = false, true })
-		case 2, 3:
-			w.net.change(s.name, "master", func(p *simPath) { p.cut, p.hole = false, false })
-		case 4:
-			w.net.change(s.name, "master", func(p *simPath) { p.delay = time.Duration(rnd.IntN(400)) * time.Millisecond })
-		case 5:
-			s.kill()
-			s.begin()
-		case 6:
-			if rnd.IntN(3) == 0 {
-				m.kill(w)
-				w.startMaster("master")
-			}
-		case 7:
-			on := m.admin
-			w.steps.Go(func() { ask(on, "logoffuser "+user+" timeout=5") })
-		case 8:
-			on := m.admin
-			w.steps.Go(func() { ask(on, "abortuser "+user) })
-		case 9:
-			w.inside([]string{"crash", "guestoff"}[rnd.IntN(2)], user)
-		default:
-			self := s.self
-			w.steps.Go(func() { s.login(ctx, self, user) })
-		}
-		time.Sleep(time.Duration(rnd.IntN(4000)) * time.Millisecond)
-		w.desktops()
-	}
-	for _, name := range names {
-		w.net.change(name, "master", func(p *simPath) { p.cut, p.hole, p.delay = false, false, 0 })
-	}
-	time.Sleep(3 * time.Minute)
-	cancel()
-	w.steps.Wait()
-	synctest.Wait()
-	users := m.ask("users")
-	desktops := w.desktops()
-	if len(users) != max(1, len(desktops)+2) && len(users)+len(desktops) != 1 {
-		t.Errorf("seed %d: the master knows\n%s\nand there are\n%s", seed, strings.Join(users, "\n"), strings.Join(desktops, "\n"))
-	}
-	if r := m.ask("reservations"); len(r) != 1 {
-		t.Errorf("seed %d: reservations are left: %q", seed, r)
-	}
-	w.end()
 }

@@ -30,11 +30,28 @@ type attempt struct {
 
 // simPath is the way from a satellite to a master.
 type simPath struct {
-	cut   bool // connections break, new ones are refused
-	hole  bool // what is sent waits, as in TCP; new connections hang
-	delay time.Duration
-	wake  chan struct{} // closed when it changes
-	conns map[*simConn]bool
+	from string // the satellite
+	cut  bool   // connections break, new ones are refused
+	// What is sent up to the master, or down from it, waits, as in TCP; new
+	// connections hang.
+	up, down bool
+	delay    time.Duration
+	wake     chan struct{} // closed when it changes
+	conns    map[*simConn]bool
+
+	// Calls and messages, not bytes: see sim_wire_test.go.
+	repeat bool          // each comes twice
+	late   time.Duration // each call waits so long before it is sent, and again with its answer
+}
+
+func (p *simPath) hole(on bool) { p.up, p.down = on, on }
+
+// stuck tells whether what is sent to one end does not arrive. It needs n.mu.
+func (p *simPath) stuck(end string) bool {
+	if end == p.from {
+		return p.down
+	}
+	return p.up
 }
 
 func newSimNet() *simNet {
@@ -45,7 +62,7 @@ func newSimNet() *simNet {
 func (n *simNet) path(from, to string) *simPath {
 	key := from + ">" + to
 	if n.paths[key] == nil {
-		n.paths[key] = &simPath{wake: make(chan struct{}), conns: map[*simConn]bool{}}
+		n.paths[key] = &simPath{from: from, wake: make(chan struct{}), conns: map[*simConn]bool{}}
 	}
 	return n.paths[key]
 }
@@ -82,6 +99,23 @@ func (n *simNet) kill(name string) {
 	}
 }
 
+// vanish is kill where nobody is told: the other ends of the connections stay
+// half-open.
+func (n *simNet) vanish(name string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.dead[name] = true
+	for _, p := range n.paths {
+		for c := range p.conns {
+			if c.local == name {
+				c.vanished, c.reset = true, true
+				delete(p.conns, c)
+				c.in.cond.Broadcast()
+			}
+		}
+	}
+}
+
 func (n *simNet) alive(name string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -99,7 +133,7 @@ func (n *simNet) dial(ctx context.Context, from, to string) (net.Conn, error) {
 		p := n.path(from, to)
 		l := n.listeners[to]
 		switch {
-		case p.hole:
+		case p.up || p.down:
 			wake := p.wake
 			n.mu.Unlock()
 			select {
@@ -193,6 +227,9 @@ type simConn struct {
 	in     stream
 	closed bool // by this end
 	reset  bool
+	// Its computer has lost its power: it says nothing any more, not even that
+	// it is gone.
+	vanished bool
 }
 
 // stream is what is on its way to one end.
@@ -231,7 +268,7 @@ func (c *simConn) Read(b []byte) (int, error) {
 		case !c.in.deadline.IsZero() && !now.Before(c.in.deadline):
 			return 0, os.ErrDeadlineExceeded
 		}
-		if len(c.in.chunks) > 0 && !c.path.hole {
+		if len(c.in.chunks) > 0 && !c.path.stuck(c.local) {
 			head := &c.in.chunks[0]
 			if wait := head.at.Sub(now); wait > 0 {
 				time.AfterFunc(wait, c.in.cond.Broadcast)
@@ -255,7 +292,10 @@ func (c *simConn) Write(b []byte) (int, error) {
 	switch {
 	case c.closed:
 		return 0, net.ErrClosed
-	case c.reset || c.peer.closed && !c.path.hole:
+	case c.peer.vanished && !c.path.up && !c.path.down:
+		c.abort() // the computer is back and knows nothing of this connection
+		return 0, errors.New("connection reset by peer")
+	case c.reset || c.peer.closed && !c.peer.vanished && !c.path.stuck(c.local):
 		return 0, errors.New("broken pipe")
 	}
 	c.send(chunk{data: bytes.NewBuffer(bytes.Clone(b))})
@@ -264,6 +304,9 @@ func (c *simConn) Write(b []byte) (int, error) {
 
 // send needs n.mu.
 func (c *simConn) send(x chunk) {
+	if c.vanished || c.peer.vanished {
+		return
+	}
 	x.at = time.Now().Add(c.path.delay)
 	c.peer.in.chunks = append(c.peer.in.chunks, x)
 	c.peer.in.cond.Broadcast()

@@ -5,11 +5,13 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,7 +129,7 @@ func (w *simWorld) step(line string) []string {
 	case "killmaster":
 		w.masters[second(words, "master")].kill(w)
 	case "copymaster": // NEW: on a copy of the database of the first
-		w.masters[arg(1)] = &simMaster{name: arg(1), store: copyStore(w.t, w.masters["master"].store)}
+		w.masters[arg(1)] = &simMaster{name: arg(1), store: &simStore{Mem: copyStore(w.t, w.masters["master"].store.Mem)}}
 		w.startMaster(arg(1))
 	case "satellite": // starts it, or again
 		if s := w.sats[arg(1)]; s != nil {
@@ -146,7 +148,37 @@ func (w *simWorld) step(line string) []string {
 	case "poweroff":
 		sat(1).powerOff()
 	case "cut", "hole", "heal":
-		w.net.change(arg(1), second(words[1:], "master"), func(p *simPath) { p.cut, p.hole = words[0] == "cut", words[0] == "hole" })
+		w.net.change(arg(1), second(words[1:], "master"), func(p *simPath) {
+			p.cut = words[0] == "cut"
+			p.hole(words[0] == "hole")
+		})
+	case "oneway": // SATELLITE up|down: nothing arrives in this direction
+		w.net.change(arg(1), "master", func(p *simPath) { p.cut, p.up, p.down = false, arg(2) == "up", arg(2) == "down" })
+	case "repeat": // SATELLITE [no]: each call and each message comes twice
+		w.net.change(arg(1), "master", func(p *simPath) { p.repeat = second(words[1:], "") != "no" })
+	case "late": // SATELLITE TIME: calls and their answers take so long
+		w.net.change(arg(1), "master", func(p *simPath) { p.late = w.duration(arg(2)) })
+	case "flap": // SATELLITE N TIME: N times cut off for TIME and back for TIME
+		for range w.number(arg(2)) {
+			w.net.change(arg(1), "master", func(p *simPath) { p.cut = true })
+			time.Sleep(w.duration(arg(3)))
+			w.net.change(arg(1), "master", func(p *simPath) { p.cut = false })
+			time.Sleep(w.duration(arg(3)))
+		}
+	case "suspend":
+		sat(1).suspend()
+	case "resume":
+		sat(1).resume()
+	case "burst": // N: so many users log in at one instant, one after the other satellite
+		return w.burst(w.number(arg(1)))
+	case "killincommit": // before|after: the master dies in its next commit, not on the disk yet or just so
+		m := w.masters["master"]
+		dead := m.dieInCommit(w, arg(1) == "after")
+		w.steps.Go(func() {
+			<-dead
+			w.note(false, "the master dies in the middle of a commit")
+			m.kill(w)
+		})
 	case "delay":
 		w.net.change(arg(1), "master", func(p *simPath) { p.delay = w.duration(arg(2)) })
 	case "guest": // USER: how the desktops of a user behave from now on
@@ -210,6 +242,42 @@ func (w *simWorld) duration(s string) time.Duration {
 		w.t.Fatal(err)
 	}
 	return d
+}
+
+// burst logs users in at one instant and counts where they are sent.
+func (w *simWorld) burst(n int) []string {
+	w.mu.Lock()
+	w.quiet = true
+	w.mu.Unlock()
+	names := slices.Sorted(maps.Keys(w.sats))
+	got := map[string]int{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			s := w.sats[names[i%len(names)]]
+			o, err := s.self.Open(context.Background(), simUser(fmt.Sprintf("user%d", i), filepath.Join(w.dir, "home")), "local", func(string) {})
+			to := s.name
+			if err != nil {
+				to = err.Error()
+			} else if o.Referred != nil {
+				to = o.Referred.Name
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			got[to]++
+		})
+	}
+	wg.Wait()
+	synctest.Wait()
+	w.mu.Lock()
+	w.quiet = false
+	w.mu.Unlock()
+	var out []string
+	for _, to := range slices.Sorted(maps.Keys(got)) {
+		out = append(out, fmt.Sprintf("%d logins: %s", got[to], to))
+	}
+	return out
 }
 
 // masterStep starts a master: [NAME] [lease=SELF/REPLACE] [hold].
