@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -80,6 +81,7 @@ func (o checkOptions) run(cmd *cobra.Command, satellite func(simulated.Config) s
 		return errors.New("--histories and --workers want at least 1")
 	}
 	cmd.SilenceUsage = true
+	debug.SetGCPercent(800) // histories are small and short-lived: a few MiB more save a third of the time
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	out, progress := cmd.OutOrStdout(), cmd.ErrOrStderr()

@@ -350,7 +350,7 @@ func (a *audit) event(typ string, pairs []monitor.Pair) {
 	}
 }
 
-// look is called every second of the master's time.
+// look is called every second and a half, when what is over has been ended.
 func (a *audit) look() {
 	m, w := a.m, a.m.w
 	now := m.now()

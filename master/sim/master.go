@@ -107,7 +107,7 @@ func (m *master) boot() {
 // tick is session.Run's ticker of a quarter of a second.
 func (m *master) tick() {
 	m.session.Expire()
-	if m.audit.ticks++; m.audit.ticks%4 == 0 {
+	if m.audit.ticks++; m.audit.ticks%6 == 0 {
 		m.audit.look()
 	}
 	m.w.after(&m.actor, 250*time.Millisecond, m.tick)

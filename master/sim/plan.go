@@ -90,7 +90,7 @@ func newPlan(seed uint64) plan {
 		id := len(p.steps)
 		p.steps = append(p.steps, step{id: id, at: at, kind: kind, on: on, lasts: lasts, dice: dice(mix(seed)).of("step", uint64(id))})
 	}
-	for range 430 + d.below(60) {
+	for range 270 + d.below(60) {
 		kind := "login"
 		switch {
 		case d.chance(1):
@@ -100,7 +100,7 @@ func newPlan(seed uint64) plan {
 		}
 		add(d.between(time.Second, active-5*time.Second), kind, d.below(p.users), 0)
 	}
-	for range 180 + d.below(40) {
+	for range 130 + d.below(40) {
 		add(d.between(20*time.Second, active-5*time.Second), "guest leaves", d.below(p.users), 0)
 	}
 	for range 90 + d.below(40) {

@@ -13,26 +13,47 @@ type task struct {
 	next  func() (arrange, bool)
 	stop  func()
 	yield func(arrange) bool
+	f     func()
 }
 
-// arrange tells a task's resume to whatever it waits for.
+// arrange tells a task's resume to whatever it waits for; nil: the task is over.
 type arrange func(resume func())
 
 // died is the panic that unwinds the tasks of a master that has crashed.
 type died struct{}
 
-// begin runs f as a task of the master, up to where it first waits.
-func (m *master) begin(f func()) {
+// newTask returns a coroutine that can do one thing after the other.
+func newTask() *task {
 	t := &task{}
 	t.next, t.stop = iter.Pull(func(yield func(arrange) bool) {
 		t.yield = yield
-		defer func() {
-			if v := recover(); v != nil && v != (died{}) {
-				panic(v)
-			}
-		}()
-		f()
+		for t.run() && yield(nil) {
+		}
 	})
+	return t
+}
+
+// run reports false when the master has died under it.
+func (t *task) run() (lives bool) {
+	defer func() {
+		if v := recover(); v != nil && v != (died{}) {
+			panic(v)
+		}
+	}()
+	t.f()
+	return true
+}
+
+// begin runs f as a task of the master, up to where it first waits.
+func (m *master) begin(f func()) {
+	w := m.w
+	var t *task
+	if n := len(w.idle); n > 0 {
+		t, w.idle = w.idle[n-1], w.idle[:n-1]
+	} else {
+		t = newTask()
+	}
+	t.f = f
 	m.tasks[t] = true
 	m.step(t)
 }
@@ -44,9 +65,12 @@ func (m *master) step(t *task) {
 	}
 	before := m.task
 	m.task = t
-	wait, more := t.next()
+	wait, _ := t.next()
 	m.task = before
-	if more {
+	if wait == nil {
+		delete(m.tasks, t)
+		m.w.idle = append(m.w.idle, t)
+	} else {
 		resumed := false
 		wait(func() {
 			if !resumed {
@@ -54,8 +78,6 @@ func (m *master) step(t *task) {
 				m.w.after(&m.actor, 0, func() { m.step(t) })
 			}
 		})
-	} else {
-		delete(m.tasks, t)
 	}
 	m.wake()
 }

@@ -27,6 +27,7 @@ type world struct {
 	masters  []*master // that live; the newest is the last
 	newest   uint64    // epoch
 	starting bool
+	idle     []*task
 	cables   []*cable
 	linked   uint64
 
@@ -108,6 +109,9 @@ func (w *world) run() {
 		}
 		for _, m := range w.masters {
 			m.kill()
+		}
+		for _, t := range w.idle {
+			t.stop()
 		}
 	}()
 	w.startMaster()
