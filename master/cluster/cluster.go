@@ -75,14 +75,15 @@ type Server struct {
 	Reported   time.Time // last report; zero: none since the master started
 	Renewed    time.Time // Lease: when its lease was last renewed
 	Version    string
-	Mismatch   string // not empty: its software does not fit ours, in words
-	Suspect    string // not empty: what it reports cannot be, in words; it gets no sessions
+	Mismatch   string    // not empty: its software does not fit ours, in words
+	Suspect    string    // not empty: what it reports cannot be, in words; it gets no sessions
+	Twin       time.Time // when another machine with its identity came last; zero: none, or long ago
 	Facts      Facts
 	Load       Load // of what was Suspect: 0
 
 	slot     int // index in Cluster.slots
 	sessions map[string]*Session
-	leased   bool // it has opened a link under Lease, with the times in force
+	leased   bool          // it has opened a link under Lease, with the times in force
 	every    time.Duration // the interval in force at Reported
 	usage    usage
 }
@@ -186,7 +187,8 @@ type Reservation struct {
 	Need          placement.Need
 	Made, Expires time.Time
 	Client        string
-	Connecting    bool // a claim is being made durable
+	From          uint64 // the server that asked for it; 0: none
+	Connecting    bool   // a claim is being made durable
 }
 
 // Claim is a claim that is being made durable.
@@ -226,6 +228,7 @@ type Cluster struct {
 	// being removed. They still take their places.
 	over      map[string]bool
 	strangers map[at]*stranger
+	asked     map[uint64]asked // by the server that asked
 
 	epoch                              uint64
 	nextServer, nextSession, highWater uint64
@@ -239,7 +242,7 @@ func New(limits Limits, now time.Time) *Cluster {
 		servers: map[uint64]*Server{}, byUUID: map[string]*Server{},
 		sessions: map[string]*Session{}, byID: map[string]*Session{}, byUID: map[uint32]string{},
 		reservations: map[string]*Reservation{}, claims: map[string]*Claim{},
-		condemned: map[string]uint64{}, pardoning: map[string]bool{}, over: map[string]bool{}, strangers: map[at]*stranger{}, enrols: map[string]ServerRecord{},
+		condemned: map[string]uint64{}, pardoning: map[string]bool{}, over: map[string]bool{}, strangers: map[at]*stranger{}, asked: map[uint64]asked{}, enrols: map[string]ServerRecord{},
 		nextServer: 1, nextSession: 1,
 	}
 }

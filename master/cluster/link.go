@@ -66,6 +66,9 @@ func (c *Cluster) Attach(now time.Time, h Hello) (attachment uint64, e Effects, 
 		return 0, e, ErrUnknownServer
 	}
 	if s.Attachment != 0 && s.Instance != h.Instance {
+		// Nobody can tell which of them is the true one.
+		s.Twin = now
+		c.refit(s)
 		return 0, e, fmt.Errorf("server %d (%s), at %s: %w; this one is refused while that one is connected", s.ID, s.Name, s.Address, ErrDuplicate)
 	}
 	c.voidClaims(s.ID)
@@ -73,6 +76,7 @@ func (c *Cluster) Attach(now time.Time, h Hello) (attachment uint64, e Effects, 
 	s.Attachment, s.Instance, s.Since = c.nextAttachment, h.Instance, now
 	s.Address, s.Version, s.Facts, s.Mismatch = h.Address, h.Version, h.Facts, h.Mismatch
 	s.Facts.Features = slices.Sorted(slices.Values(h.Facts.Features))
+	s.Twin = time.Time{}
 	s.Renewed, s.leased = now, c.limits.Lost == Lease
 	c.loaded(now, s, h.Load)
 

@@ -68,9 +68,16 @@ func believable(l Load, f Facts) (out Load, problem string) {
 	return out, problem
 }
 
+// twinGone is after what time a machine that does not come again counts as
+// stopped. Satellites that are refused come again within seconds.
+const twinGone = 30 * time.Second
+
 // loaded takes in a load sample.
 func (c *Cluster) loaded(now time.Time, s *Server, l Load) {
 	s.Load, s.Suspect = believable(l, s.Facts)
 	s.Reported, s.every = now, c.limits.Interval
+	if now.Sub(s.Twin) > twinGone {
+		s.Twin = time.Time{}
+	}
 	c.refit(s)
 }

@@ -54,12 +54,16 @@ type RefusedError struct {
 	Servers int                    // known
 	Counts  [placement.Reasons]int // servers by reason
 	Details []string               // some of them in words, one for each reason at least while there are few
+	Asker   string                 // not empty: it is the asking server that gets no more, in words
 }
 
 // maxDetails is how many servers a refusal describes.
 const maxDetails = 3
 
 func (e *RefusedError) Error() string {
+	if e.Asker != "" {
+		return e.Asker
+	}
 	if e.Servers == 0 {
 		return "no server has connected to the master yet; \"servers\" shows those that have"
 	}
@@ -166,6 +170,8 @@ func (c *Cluster) unfit(s *Server) string {
 		return s.Suspect + "; look at the log of that satellite and start it again"
 	case len(s.Facts.Problems) > 0:
 		return s.Facts.Problems[0]
+	case !s.Twin.IsZero():
+		return "another machine with its identity tries to connect: two machines have copies of one certificate; stop one of them and enrol it anew"
 	}
 	return "its load is not a number"
 }

@@ -17,6 +17,7 @@ type Login struct {
 	UID    uint32
 	Need   placement.Need
 	Client string
+	From   uint64 // the server that asks; 0: none
 }
 
 // Referral is where a login is to go.
@@ -61,12 +62,16 @@ func (c *Cluster) Refer(now time.Time, l Login) (Referral, error) {
 	if i < 0 {
 		return out, c.refused(now, l)
 	}
+	if err := c.greedy(l, c.slots.Server(i).ID); err != nil {
+		return out, err
+	}
 	s := c.servers[c.slots.Server(i).ID]
 	c.nextReservation++
 	r := &Reservation{
 		ID: "r" + strconv.FormatUint(c.nextReservation, 10), User: l.User, UID: l.UID, Server: s.ID, Need: l.Need,
-		Made: now, Expires: now.Add(c.limits.ReservationTimeout), Client: l.Client,
+		Made: now, Expires: now.Add(c.limits.ReservationTimeout), Client: l.Client, From: l.From,
 	}
+	c.ask(r)
 	c.reservations[l.User], c.byUID[l.UID] = r, l.User
 	s.usage.reserved++
 	s.usage.add(r.needs())
@@ -189,6 +194,7 @@ func (c *Cluster) released(x *Session) (t time.Time, ok bool) {
 // drop removes a reservation and gives its capacity back.
 func (c *Cluster) drop(r *Reservation) *Reservation {
 	delete(c.reservations, r.User)
+	c.answered(r)
 	c.freeUID(r.UID)
 	s := c.servers[r.Server]
 	s.usage.reserved--

@@ -67,6 +67,7 @@ func (c *Cluster) Claimed(now time.Time, claim *Claim) bool {
 	x.Seen.State, x.Seen.Started, x.need = Starting, now, r.needs()
 	delete(c.claims, user)
 	delete(c.reservations, user)
+	c.answered(r)
 	s := c.servers[x.Server]
 	s.usage.reserved--
 	c.sessions[user], c.byID[x.ID], s.sessions[x.ID] = &x, &x, &x

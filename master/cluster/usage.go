@@ -79,7 +79,7 @@ func (c *Cluster) blocked(s *Server) placement.Reason {
 		return placement.Offline
 	case s.Attachment == 0:
 		return placement.Down
-	case s.Mismatch != "" || s.Suspect != "" || len(s.Facts.Problems) > 0:
+	case s.Mismatch != "" || s.Suspect != "" || len(s.Facts.Problems) > 0 || !s.Twin.IsZero():
 		return placement.Unfit
 	case s.Facts.MaxSessions > 0 && s.usage.held >= s.Facts.MaxSessions:
 		return placement.Full
@@ -139,6 +139,16 @@ func (c *Cluster) Check() error {
 		if c.sessions[user] != nil {
 			return fmt.Errorf("%s has both session %s and reservation %s", user, c.sessions[user].ID, r.ID)
 		}
+	}
+	asks := map[uint64]asked{}
+	for _, r := range c.reservations {
+		if r.From != 0 && r.From != r.Server {
+			a := asks[r.From]
+			asks[r.From] = asked{a.places + 1, a.memory + r.cost()}
+		}
+	}
+	if !maps.Equal(asks, c.asked) {
+		return fmt.Errorf("servers have asked for %v, from reservations follows %v", c.asked, asks)
 	}
 	for id := range c.over {
 		if c.byID[id] == nil {

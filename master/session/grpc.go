@@ -21,6 +21,7 @@ const claimPatience = 7 * time.Second
 // Refer answers where a login is to go. Nothing of it touches a disk.
 func (m *Manager) Refer(_ context.Context, from uint64, l cluster.Login) (*pb.ReferReply, error) {
 	now := m.cfg.Now()
+	l.From = from
 	m.needed(l.User, l.Need)
 	var out pb.ReferReply
 	var made, cancelled *cluster.Reservation
