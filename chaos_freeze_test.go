@@ -76,7 +76,7 @@ func (c *chaosCluster) freeze(took time.Duration, what string, pid int, meanwhil
 		for tick := time.NewTicker(20 * time.Millisecond); time.Now().Before(end); <-tick.C {
 			now := sinceBoot()
 			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-			if err != nil || !strings.Contains(string(b), ") T ") {
+			if err != nil || strings.Contains(string(b), ") Z ") || strings.Contains(string(b), ") X ") {
 				return
 			}
 			c.mu.Lock()

@@ -18,10 +18,10 @@ func chaosMasterKills(t *testing.T, p plan) {
 	const users = 10
 	c := newChaos(t, p, 3, users, nil)
 	l := c.newLoad(users, 8)
+	before := c.open()
 	l.start(1)
 	c.until("some desktops", func() bool { return len(c.desktops()) >= users/2 })
 	var back, connected longest
-	var files []int
 	for k := 0; k < p.masterKills && !stopChaos.Load(); k++ {
 		switch k % 5 {
 		case 1:
@@ -61,16 +61,13 @@ func chaosMasterKills(t *testing.T, p plan) {
 		if with != nil {
 			c.survived("kill-satellite")
 		}
-		if k == 0 {
-			files = c.open()
-		}
 	}
 	l.end()
 	known := c.settled(knownWithin)
 	c.verify()
 	t.Logf("after a kill: the master answers %v, all connected %v; at the end all known after %v", &back, &connected, known)
 	l.enough(t, 20, 50)
-	c.sameOpen(files)
+	c.sameOpen(before)
 }
 
 // offline takes a server off and notes since when logins must stay away (S6).
@@ -164,31 +161,49 @@ func (l *longest) String() string {
 	return fmt.Sprintf("in %v (mean; longest %v, of %d)", (l.sum / time.Duration(l.n)).Round(time.Millisecond), l.max.Round(time.Millisecond), l.n)
 }
 
-// open is what the daemons have open: files, memory in MiB.
-func (c *chaosCluster) open() []int {
-	var out []int
+// open is what the daemons have open and use, while nobody does anything.
+func (c *chaosCluster) open() map[string]int {
+	c.t.Helper()
+	goroutines, err := strconv.Atoi(metric(c.real, "go_goroutines"))
+	check(c.t, err)
+	out := map[string]int{"goroutines of the master": goroutines}
 	for _, d := range append([]*daemon{c.m}, c.sats...) {
-		out = append(out, d.files(), resident(c.real, d)>>10)
+		out["files of "+d.name] = d.files()
+		out["MiB of "+d.name] = resident(c.real, d) >> 10
 	}
 	return out
 }
 
-// sameOpen: after all of it there is nothing more open than before (S18). The
-// runtime gives memory back late.
-func (c *chaosCluster) sameOpen(before []int) {
+// sameOpen: when all sessions have ended there is nothing more open than before
+// all of it (S18). The runtime gives memory back late.
+func (c *chaosCluster) sameOpen(before map[string]int) {
 	c.t.Helper()
-	var now []int
-	c.until("as many open files as before", func() bool {
+	for _, f := range c.table("users") {
+		if f[0][0] == '#' {
+			continue
+		}
+		if code, text, err := c.asked("abortuser", f[0]); err != nil || code/100 != 2 {
+			c.t.Fatalf("abortuser %s: %d %s %v", f[0], code, text, err)
+		}
+	}
+	c.settled(knownWithin)
+	c.verify()
+	var now map[string]int
+	defer func() { c.t.Logf("open at first: %v; at the end: %v", before, now) }()
+	c.until("S18: as little open as before", func() bool {
 		now = c.open()
-		for i := range now {
-			if i%2 == 0 && now[i] > before[i]+4 || i%2 == 1 && now[i] > before[i]*105/100+48 {
-				c.note("S18: open files and MiB of master and satellites: %v, before %v", now, before)
+		for what, n := range now {
+			room := 4
+			if strings.HasPrefix(what, "MiB") {
+				room = before[what]/20 + 48
+			}
+			if n > before[what]+room {
+				c.note("%s: %d, before %d", what, n, before[what])
 				return false
 			}
 		}
 		return true
 	})
-	c.t.Logf("open files and MiB of master and satellites: %v, at first %v", now, before)
 }
 
 // chaosSatelliteKills: kill -9 of satellites with running desktops, and while
@@ -198,10 +213,10 @@ func chaosSatelliteKills(t *testing.T, p plan) {
 	const users = 8
 	c := newChaos(t, p, 2, users+1, nil)
 	l := c.newLoad(users, 0)
+	before := c.open()
 	l.start(2)
 	c.until("some desktops", func() bool { return len(c.desktops()) >= users/2 })
 	var adopted longest
-	var files []int
 	for k := 0; k < p.satelliteKills && !stopChaos.Load(); k++ {
 		c.pause(300*time.Millisecond, 1200*time.Millisecond)
 		d := c.sats[c.rnd.IntN(len(c.sats))]
@@ -218,17 +233,13 @@ func chaosSatelliteKills(t *testing.T, p plan) {
 		c.note("%s has its %d desktops again", d.name, len(ran))
 		c.verify()
 		c.survived("kill-satellite")
-		if k == 0 {
-			files = c.open()
-		}
 	}
 	l.end()
 	known := c.settled(knownWithin)
 	c.verify()
 	t.Logf("after a kill: desktops adopted %v; at the end all known after %v", &adopted, known)
-	l.count(false)
-	c.sameOpen(files)
 	c.withoutMaster(users + 1)
+	c.sameOpen(before)
 }
 
 // running is the sessions that run on a satellite, by PID.

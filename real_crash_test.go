@@ -5,8 +5,6 @@ import (
 	"maps"
 	"net"
 	"os"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,7 +39,6 @@ func TestRealLost(t *testing.T) {
 	}
 
 	t.Run("hold", realHold)
-	t.Run("kills", realKills)
 
 	// The satellite ends the desktop by itself, and long after that the user is
 	// let in elsewhere, with no word of an administrator. That the two desktops
@@ -92,106 +89,6 @@ func realHold(t *testing.T) {
 	if n := len(r.desktops()); n != 1 {
 		t.Errorf("%d desktops of alice", n)
 	}
-}
-
-// S7, V-95, V-39, V-40: desktops outlive kill -9 of satellites and master, the
-// same processes. V-08, S4: without a master nobody new gets in, and who has a
-// desktop gets it. S18: afterwards everything is as before.
-func realKills(t *testing.T) {
-	r := newReal(t)
-	m := r.master(nil, "")
-	sats := []*daemon{r.satellite(1, nil, ""), r.satellite(2, nil, "")}
-	at := map[string]int{}
-	for _, u := range realUsers[:6] {
-		at[u] = 1
-		if _, code := r.try("win4", "--satellite", r.path("sat1"), "--user", u); code != 0 {
-			at[u] = 2
-			r.win4(0, 2, u)
-		}
-	}
-	before := slices.Sorted(maps.Keys(r.desktops()))
-	running := func() bool {
-		return strings.Count(r.run(-1, "verdecmon", "-s", r.path("sock"), "users", "state=running"), "\trunning\t") == 6
-	}
-	same := func(what string) {
-		t.Helper()
-		r.until("all six desktops after "+what, running)
-		if now := slices.Sorted(maps.Keys(r.desktops())); !slices.Equal(now, before) {
-			t.Errorf("%s: processes %v, before %v", what, now, before)
-		}
-	}
-	same("the logins")
-	if len(before) != 6 {
-		t.Fatalf("%d desktops", len(before))
-	}
-	if got := r.admin("--codes", "hello"); !strings.Contains(got, " servers=2 online=2 users=6 reservations=0 ") { // V-72
-		t.Errorf("hello: %s", got)
-	}
-	for i := range 8 {
-		s := sats[i%2]
-		s.kill()
-		s.start()
-		id := strconv.Itoa(i%2 + 1)
-		r.until("the link", func() bool { return r.link(i%2+1) == "up" && r.value("sessions", "server", id) != "" })
-		same("kill -9 of " + s.name)
-	}
-
-	m.kill()
-	type answer struct {
-		out  string
-		code int
-	}
-	refused := make(chan answer, 1)
-	go func() {
-		out, code := r.try("win4", "--satellite", r.path("sat1"), "--user", "xlink")
-		refused <- answer{out, code}
-	}()
-	for u, n := range at {
-		if out := r.win4(0, n, u); !strings.Contains(out, "was there already") {
-			t.Errorf("%s without a master: %s", u, out)
-		}
-	}
-	if a := <-refused; a.code != 1 || !strings.Contains(a.out, "cannot be reached since 5 s, so no new desktop is started here") {
-		t.Errorf("a new login without a master: %d, %s", a.code, a.out)
-	}
-	m.start()
-	back := time.Now()
-	r.until("the socket", r.ready)
-	same("kill -9 of the master")
-	if took := time.Since(back); took > 20*time.Second {
-		t.Errorf("users were complete after %v, want 20 s", took)
-	}
-
-	// S18: logins and ends, and a count of what is open.
-	again := func() {
-		for range 5 {
-			n := 1
-			if _, code := r.try("win4", "--satellite", r.path("sat1"), "--user", "xlink"); code == 3 {
-				n = 2
-			}
-			r.win4(0, n, "xlink")
-			r.admin("abortuser", "xlink")
-		}
-	}
-	again()
-	count := func() []int {
-		g, err := strconv.Atoi(strings.Fields(metric(r, "go_goroutines"))[0])
-		check(t, err)
-		return []int{m.files(), sats[0].files(), sats[1].files(), g}
-	}
-	was := count()
-	again()
-	r.until("as many files and goroutines as before", func() bool {
-		now := count()
-		for i := range now {
-			if now[i] > was[i]+2 {
-				t.Logf("files of master and satellites, goroutines of the master: %v, before %v", now, was)
-				return false
-			}
-		}
-		return true
-	})
-	same("it all")
 }
 
 // metric is the value of a metric of the master without labels.

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,87 +37,6 @@ func tell(c *monitor.Client, line string) (int, string, error) {
 	}
 }
 
-// S5, S6, V-78, V-79: the real master is killed under more than 50 changes a
-// second. What it has acknowledged is so after the restart; what it has not is
-// there wholly or not at all.
-func TestRealMasterKilled(t *testing.T) {
-	t.Parallel()
-	const writers, each, kills = 6, 2, 8
-	r := newReal(t)
-	m := r.master(nil, "")
-	var all []*oracle
-	for i := range writers * each {
-		l := r.puppet(t, i+1, nil)
-		defer l.end()
-		r.until("a link", func() bool { return l.ups.Load() > 0 })
-		id, err := strconv.Atoi(strings.Fields(findRow(r.admin("servers"), "sat"+strconv.Itoa(i+1)))[0])
-		check(t, err)
-		all = append(all, &oracle{server: id, acked: "online -"})
-	}
-	var changes, in atomic.Int64
-	rnd := rand.New(rand.NewPCG(5, 5))
-	for kill := range kills {
-		var wg sync.WaitGroup
-		began := time.Now()
-		for w := range writers {
-			own := all[w*each : (w+1)*each]
-			wg.Go(func() {
-				c, err := monitor.Dial(r.path("sock"))
-				if err != nil {
-					return
-				}
-				defer c.Close()
-				for i := 0; ; i++ {
-					o := own[i%each]
-					n := in.Add(1)
-					line := fmt.Sprintf("offlineserver %d reason=r%d", o.server, n)
-					o.pending = fmt.Sprintf("offline r%d", n)
-					if strings.HasPrefix(o.acked, "offline") {
-						line, o.pending = fmt.Sprintf("onlineserver %d", o.server), "online -"
-					}
-					code, _, err := tell(c, line)
-					switch {
-					case err != nil:
-						return // maybe done, maybe not
-					case code/100 == 2:
-						o.acked = o.pending
-						changes.Add(1)
-					}
-					o.pending = o.acked
-				}
-			})
-		}
-		time.Sleep(time.Duration(200+rnd.IntN(300)) * time.Millisecond) // the instant of the kill
-		m.kill()
-		wg.Wait()
-		if rate := float64(changes.Swap(0)) / time.Since(began).Seconds(); rate < 50 {
-			t.Errorf("kill %d: %.0f changes a second, want 50: it proves little", kill, rate)
-		}
-		restart := time.Now()
-		m.start()
-		r.until("the socket", r.ready)
-		if took := time.Since(restart); took > 5*time.Second {
-			t.Errorf("back after %v", took)
-		}
-		maybe := 0
-		for _, o := range all {
-			id := strconv.Itoa(o.server)
-			got := r.value("state", "server", id) + " " + r.value("reason", "server", id)
-			if got != o.acked && got != o.pending {
-				t.Errorf("kill %d: server %d is %q; acknowledged was %q, asked was %q", kill, o.server, got, o.acked, o.pending)
-			}
-			if o.acked != o.pending {
-				maybe++
-			}
-			o.acked, o.pending = got, got
-		}
-		if maybe == 0 {
-			t.Logf("kill %d: no change was under way", kill)
-		}
-		r.until("the links", func() bool { return strings.Count(r.admin("servers"), "\tup\t") == len(all) })
-	}
-}
-
 // findRow is the row of a server.
 func findRow(table, name string) string {
 	for line := range strings.Lines(table) {
@@ -127,60 +45,6 @@ func findRow(table, name string) string {
 		}
 	}
 	return "0"
-}
-
-// S20: the disk of the database is full. What there is can be read, changes are
-// refused by name and leave nothing, and it is over without a restart.
-func TestRealFullDisk(t *testing.T) {
-	t.Parallel()
-	r := newReal(t)
-	check(t, os.MkdirAll(r.path("master/master"), 0o700))
-	m := r.master(nil, "mount -t tmpfs -o size=4m,mode=700 none "+r.path("master/master"))
-	const servers = 60 // so many records that the file of the database must grow
-	for n := range servers {
-		defer r.puppet(t, n+1, nil).end()
-	}
-	r.until("the links", func() bool { return strings.Count(r.admin("servers"), "\tup\t") == servers })
-	filler := m.inside(r.path("master/master/filler"))
-	f, err := os.Create(filler)
-	check(t, err)
-	for block := make([]byte, 4096); ; {
-		if _, err := f.Write(block); err != nil {
-			break
-		}
-	}
-	f.Close()
-	// The file of the database has some room inside.
-	c, err := monitor.Dial(r.path("sock"))
-	check(t, err)
-	defer c.Close()
-	code, out, n := 200, "", 0
-	for code/100 == 2 && n < servers {
-		n++
-		code, out, err = tell(c, fmt.Sprintf("offlineserver %d reason=%s", n, strings.Repeat("x", 200)))
-		check(t, err)
-	}
-	if code/100 == 2 || !strings.Contains(out, "space") {
-		t.Errorf("after %d changes: %d %s", n, code, out)
-	}
-	if got := r.value("state", "server", strconv.Itoa(n)); got != "online" {
-		t.Errorf("what was refused is there: %s", got)
-	}
-	if got := strings.Count(r.admin("servers"), "\toffline\t"); got != n-1 {
-		t.Errorf("%d servers are offline, acknowledged were %d", got, n-1)
-	}
-	r.admin("ping")
-	r.admin("users")
-	check(t, os.Remove(filler))
-	free := time.Now()
-	r.until("changes again", func() bool {
-		code, _, err := tell(c, fmt.Sprintf("offlineserver %d", n))
-		check(t, err)
-		return code/100 == 2
-	})
-	if took := time.Since(free); took > 5*time.Second {
-		t.Errorf("it took %v", took)
-	}
 }
 
 // S21, S18: garbage and silence on the administrators' socket, on the port for
