@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -204,4 +205,28 @@ func (h *honest) login(user string) error {
 		}
 	}
 	return fmt.Errorf("%s was sent in a circle", user)
+}
+
+// figure is one of the master's own figures.
+func (h *honest) figure(name string) (int, error) {
+	c, err := monitor.Dial(h.r.path("sock"))
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	if err := c.Send("metrics"); err != nil {
+		return 0, err
+	}
+	for {
+		l, err := c.Read()
+		if err != nil {
+			return 0, err
+		}
+		if v, ok := strings.CutPrefix(l.Data, name+" "); ok {
+			return strconv.Atoi(strings.TrimSpace(v))
+		}
+		if l.End() {
+			return 0, fmt.Errorf("no figure %s", name)
+		}
+	}
 }

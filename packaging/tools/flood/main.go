@@ -3,7 +3,7 @@
 // nobody should. It is for tests of a master that one owns.
 //
 // It is a process of its own so that what it costs is not measured with what it
-// does. It goes on for a time, opens again what the master closes, and prints
+// does. It goes on for a time, connects again where the master closes, and prints
 // one line at the end: how many connections were made, refused by the kernel
 // and closed by the master, and the bytes sent.
 package main
@@ -57,6 +57,7 @@ type flood struct {
 	sources         int
 	id              identity
 	pause           time.Duration
+	once            bool
 
 	made, failed, closed, bytes atomic.Int64
 }
@@ -71,6 +72,7 @@ func main() {
 	last := flag.Duration("for", 5*time.Second, "how long")
 	flag.IntVar(&f.sources, "sources", 400, "how many addresses of 127.0.0.0/8 to come from, where the master is on this computer")
 	flag.DurationVar(&f.pause, "pause", 100*time.Millisecond, "between a connection that has ended and the next in its place")
+	flag.BoolVar(&f.once, "once", false, "do not connect again in the place of a connection that has ended")
 	flag.Usage = func() {
 		fmt.Fprintf(os.Stderr, "A crowd of bad clients, for tests of one's own master.\n\nflood -kind KIND -address HOST:PORT\nflood -kind KIND -socket PATH\n\n")
 		for _, k := range names() {
@@ -162,6 +164,9 @@ func (f *flood) worker(ctx context.Context, k kind, i int) {
 			}
 			end()
 			c.Close()
+		}
+		if f.once {
+			return
 		}
 		select {
 		case <-ctx.Done():
