@@ -19,6 +19,7 @@ type backend struct{ m *Master }
 
 func (b backend) Overview() monitor.Overview {
 	o := monitor.Overview{Version: b.m.cfg.Version, Host: b.m.cfg.Host, Uptime: time.Since(b.m.started), Seq: b.m.events.Seq()}
+	o.Interval, o.Wish, o.IntervalWhy = b.m.interval()
 	now := time.Now()
 	b.m.with(func(c *cluster.Cluster) {
 		for _, s := range c.Servers() {

@@ -60,7 +60,10 @@ type Config struct {
 	Settings      *settings.Values
 	Level         *Level
 	Version, Host string
-	Log           zerolog.Logger
+	// Used is the time of processors that this program has used since its
+	// start; the default asks the kernel.
+	Used func() time.Duration
+	Log  zerolog.Logger
 }
 
 // Master is the deciding daemon. Use New, then Run.
@@ -80,12 +83,16 @@ type Master struct {
 	commits *counted
 	config  config
 	tuner   monitor.Tuner
+	pace    pace
 }
 
 // New reads the store and joins the parts. It starts nothing.
 func New(ctx context.Context, cfg Config) (*Master, error) {
 	if cfg.Monitor == nil || cfg.Link == nil || cfg.Store == nil || cfg.Accounts == nil {
 		return nil, errors.New("master: Config needs Monitor, Link, Store and Accounts")
+	}
+	if cfg.Used == nil {
+		cfg.Used = used
 	}
 	commits := &counted{Store: cfg.Store}
 	cfg.Store = commits
@@ -108,6 +115,7 @@ func New(ctx context.Context, cfg Config) (*Master, error) {
 	if err != nil {
 		return nil, fmt.Errorf("master: %w", err)
 	}
+	m.pace.wish, m.pace.rules = cfg.Limits, link.NewPacing(cfg.Limits.Interval, cfg.LeaseSelf)
 	m.join()
 	m.session.RegisterJobs()
 	m.jobs.Register(backupAction, func(r job.Record) job.Func { return m.copyTo(r.Object, true) })
@@ -138,6 +146,7 @@ func (m *Master) Run(ctx context.Context) error {
 	g.Go(func() error { return m.events.Run(ctx) })
 	g.Go(func() error { return m.jobs.Run(ctx) })
 	g.Go(func() error { return m.session.Run(ctx) })
+	g.Go(func() error { return m.keepPace(ctx) })
 	if m.cfg.Copies.Dir != "" {
 		g.Go(func() error { return m.cfg.Copies.Run(ctx) })
 	}
@@ -152,12 +161,6 @@ func (m *Master) Run(ctx context.Context) error {
 		return fmt.Errorf("master: %w", err)
 	}
 	return nil
-}
-
-// SetLimits takes over changed settings, here and on the satellites.
-func (m *Master) SetLimits(l cluster.Limits) {
-	m.with(func(c *cluster.Cluster) { c.SetLimits(l) })
-	m.link.SetTimes(link.Times{Interval: l.Interval})
 }
 
 // with runs f with the cluster under its lock.

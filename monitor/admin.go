@@ -49,6 +49,11 @@ type Overview struct {
 	Seq           uint64
 	RetryAfter    time.Duration // not 0: the master has just started and still learns the cluster's state
 	RecentRestart bool
+
+	// Interval is the time between two load reports that is in force, Wish what
+	// the settings say, and IntervalWhy what keeps the master from it.
+	Interval, Wish time.Duration
+	IntervalWhy    string
 }
 
 // Server states and links, PROTOCOL 11.4.

@@ -142,6 +142,9 @@ func hello(c *Call, b Backend) (Reply, error) {
 	if o.RetryAfter > 0 {
 		pairs = append(pairs, Pair{"retry", o.RetryAfter})
 	}
+	if o.IntervalWhy != "" {
+		pairs = append(pairs, Pair{"interval", o.Interval.Seconds()}, Pair{"wish", o.Wish.Seconds()}, Pair{"why", o.IntervalWhy})
+	}
 	return Reply{
 		Code: 220, Pairs: pairs,
 		Text: fmt.Sprintf(`Your level is %s. Type "help" for the commands, "quit" to leave.`, c.Level),
@@ -154,6 +157,9 @@ func hello(c *Call, b Backend) (Reply, error) {
 			}
 			if o.RetryAfter > 0 {
 				lines = append(lines, fmt.Sprintf("The master has just started and still learns what runs; all is known in %s.", h.Span(o.RetryAfter)))
+			}
+			if o.IntervalWhy != "" {
+				lines = append(lines, fmt.Sprintf("Servers report every %v, not every %v as is wished: %s.", o.Interval, o.Wish, o.IntervalWhy))
 			}
 			return lines
 		},
@@ -286,7 +292,7 @@ func eventTypes(string) []Choice {
 		"session.* starting started stopping ended failed migrated",
 		"reservation.* made used expired cancelled", "image.* published rolledback",
 		"replica.* ready started stopped failed", "template.* synced failed", "roam.* up down",
-		"alarm.* raised acked cleared", "job.* started finished", "config.* changed", "master.* started restored slow readonly",
+		"alarm.* raised acked cleared", "job.* started finished", "config.* changed", "master.* started restored slow readonly interval",
 	} {
 		words := strings.Fields(kind)
 		out = append(out, Choice{Word: words[0]})

@@ -11,8 +11,8 @@ const MostInterval = 15 * time.Second
 
 // Bounds of what a master can keep up with.
 const (
-	// lateAfter is when a report counts as late. It is one of LateBounds.
-	lateAfter = 500 * time.Millisecond
+	// LateAfter is when a report counts as late; one of LateBounds.
+	LateAfter = 500 * time.Millisecond
 	mostLate  = 0.10 // share of reports that may be late
 	calmLate  = 0.02 // and above which there is no going back
 	mostBusy  = 0.75 // share of the processors that this program may use
@@ -121,7 +121,7 @@ func (p *Pacing) below() int {
 
 func tooMuch(busy, late float64) string {
 	if late > mostLate {
-		return fmt.Sprintf("%.0f %% of the load reports came more than %v late", 100*late, lateAfter)
+		return fmt.Sprintf("%.0f %% of the load reports came more than %v late", 100*late, LateAfter)
 	}
 	return fmt.Sprintf("the master alone keeps its processors %.0f %% busy", 100*busy)
 }

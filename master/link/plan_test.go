@@ -125,7 +125,7 @@ func TestDue(t *testing.T) {
 	for _, late := range []time.Duration{0, 400 * ms, 600 * ms, 7 * s} {
 		l.Add(late)
 	}
-	if now := l.Now(); now.Count() != 4 || now.Over(lateAfter) != 2 || now.Worst != 7*s || now.Sum != 8*s {
+	if now := l.Now(); now.Count() != 4 || now.Over(LateAfter) != 2 || now.Worst != 7*s || now.Sum != 8*s {
 		t.Errorf("got %+v, want 4 reports, 2 over, 7s the worst, 8s in all", now)
 	}
 }
