@@ -230,6 +230,7 @@ func (w *world) end(user, id string, server uint64, how monitor.How, limit time.
 			case wire.KindOf(err) == wire.NotFound:
 				w.refusal(err)
 			default:
+				w.logoffs[id] = w.logoffs[id] || how == monitor.Logoff // it may have arrived
 				w.queue.push(w.time+time.Second, again)
 			}
 		})

@@ -19,6 +19,7 @@ type witness struct {
 	wanted  map[string]monitor.How   // sessions that administrators end
 	ladders map[string]*ladder       // by session
 	alive   map[string][]*process    // by user
+	logoffs map[string]bool          // sessions that were told to log off: the first limit counts
 	highest uint64                   // server number
 	lastEnd map[string]time.Duration // by user: when a desktop ended last
 }
@@ -26,7 +27,7 @@ type witness struct {
 func (t *witness) start() {
 	t.grants, t.hostOf, t.states = map[string]*grant{}, map[uint64]*computer{}, map[uint64]*wish{}
 	t.freed, t.wanted, t.ladders = map[string]bool{}, map[string]monitor.How{}, map[string]*ladder{}
-	t.alive = map[string][]*process{}
+	t.alive, t.logoffs = map[string][]*process{}, map[string]bool{}
 	t.lastEnd = map[string]time.Duration{}
 }
 
@@ -193,7 +194,10 @@ func (w *world) confirmed(c *computer, session string, how monitor.How, limit ti
 	}
 	if how == monitor.Abort {
 		limit = 0
+	} else if w.logoffs[session] {
+		return
 	}
+	w.logoffs[session] = true
 	l := &ladder{c: c, by: w.time + limit*12/10 + 7*time.Second}
 	w.ladders[session] = l
 	w.queue.push(l.by, func() {
