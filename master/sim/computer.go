@@ -44,6 +44,7 @@ type computer struct {
 	problem  bool // found at the next start of the program
 	program  *program
 	programs uint64
+	guards   []*guardian   // also of earlier boots; see guardians
 	troubled time.Duration // when a fault touched it last
 
 	// What the witness knows.

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -9,16 +10,13 @@ import (
 // it is healed; nil: it heals by itself, or there is nothing to heal.
 type fault struct {
 	least, most     time.Duration
-	mostUnderLease  time.Duration // 0: as most
 	neverUnderLease bool
 	weight          int
 	do              func(w *world, s *step, c *computer) (heal func())
 }
 
-// The kinds of faults. Under leases a satellite's program may not stand still
-// for long, since only it ends the desktops, and two masters may not have links
-// at the same time, since each renews leases: both are said where the setting is
-// explained.
+// The kinds of faults. Under leases two masters may not have links at the same
+// time, since each renews leases: that is said where the setting is explained.
 var faults = map[string]fault{
 	"link cut": {weight: 6, do: func(w *world, _ *step, c *computer) func() {
 		for _, k := range w.cables {
@@ -162,9 +160,9 @@ var faults = map[string]fault{
 		}
 		return nil
 	}},
-	"satellite frozen": {least: 100 * time.Millisecond, most: 2 * time.Minute, mostUnderLease: 4 * time.Second, weight: 6, do: func(w *world, _ *step, c *computer) func() {
+	"satellite frozen": {least: 100 * time.Millisecond, most: 2 * time.Minute, weight: 6, do: func(w *world, _ *step, c *computer) func() {
 		p := c.program
-		if p == nil {
+		if p == nil || w.plan.lease && !c.guarded() { // a single fault: its guardian is there
 			return nil
 		}
 		w.freeze(&p.actor)
@@ -233,6 +231,7 @@ var faults = map[string]fault{
 
 // faultWeights is how often each kind is drawn.
 var faultWeights = func() (out []weighted) {
+	maps.Copy(faults, guardFaults)
 	for _, kind := range sortedKeys(faults) {
 		out = append(out, weighted{kind, faults[kind].weight})
 	}

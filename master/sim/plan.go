@@ -115,9 +115,6 @@ func newPlan(seed uint64) plan {
 		kind := draw(&d, faultWeights)
 		f := faults[kind]
 		lasts := d.between(f.least, f.most)
-		if p.lease && f.mostUnderLease > 0 {
-			lasts = min(lasts, f.mostUnderLease)
-		}
 		if p.lease && f.neverUnderLease {
 			continue
 		}

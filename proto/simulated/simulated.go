@@ -111,11 +111,39 @@ type Host interface {
 	Refer(link uint64, r *pb.ReferRequest) uint64
 	Claim(link uint64, r *pb.ClaimRequest) uint64
 
+	// Guard starts a guardian as a process of its own: it ticks soon, and every
+	// second until it leaves, whatever becomes of this program. Guards are the
+	// processes of all guardians on this host, also of earlier programs; EndGuard
+	// ends one.
+	Guard(g Guardian) (pid int, err error)
+	Guards() []int
+	EndGuard(pid int)
+
 	// LoggedIn ends a Login.
 	LoggedIn(login uint64, o Outcome)
 
 	// Random is a source of randomness that follows from the seed.
 	Random() uint64
+}
+
+// Guardian is the process that ends desktops when their lease is over and the
+// satellite's program cannot. Memory that it shares with the program outlives
+// that.
+type Guardian interface {
+	// Tick is called every second; not to stay is the end of the process.
+	Tick(h GuardHost) (stay bool)
+}
+
+// GuardHost is the computer as a guardian sees it.
+type GuardHost interface {
+	Clock() Clock
+	Files() []string
+	Read(name string) (data []byte, ok bool)
+	// Kill ends the process of a desktop and no other: ErrGone where there is
+	// none. With pid 0 the uuid tells.
+	Kill(session, uuid string, pid int) error
+	// Alone tells whether the program that started the guardian is gone.
+	Alone() bool
 }
 
 // Clock is what the clocks of a host show.

@@ -26,13 +26,6 @@ import (
 	"verdecmd/satellite/desktop"
 )
 
-// Desktop is a desktop in the journal.
-type Desktop struct {
-	Session string
-	User    desktop.User
-	Process desktop.Process // PID 0: it was not noted, the UUID tells
-}
-
 // Config is what a guardian needs.
 type Config struct {
 	Memory *os.File // shared with the satellite
@@ -143,17 +136,13 @@ func (g *guardian) look(now time.Duration) (done bool) {
 	if !known {
 		return removed && g.cfg.Alone()
 	}
-	end := g.mem.end()
-	left := len(desktops)
-	switch {
-	case Over(end, now):
-		left = count(desktops, func(d Desktop) bool { return !g.kill(d) })
-	case removed || g.dismissed:
+	alone := g.cfg.Alone()
+	left, leave := g.post.Look(g.mem.end(), now, alone, desktops, g.kill)
+	g.mem.setBeat(now)
+	if left > 0 && (g.dismissed || removed) { // who wants to leave asks
 		left = count(desktops, func(d Desktop) bool { return !errors.Is(g.cfg.Exists(d), desktop.ErrGone) })
 	}
-	g.mem.setBeat(now)
-	alone := g.cfg.Alone()
-	return left == 0 && (g.dismissed || removed && alone) || g.post.Leaves(end, now, alone, left)
+	return leave || left == 0 && (g.dismissed || removed && alone)
 }
 
 func count(desktops []Desktop, f func(Desktop) bool) (n int) {

@@ -118,30 +118,26 @@ func (k *Keeper) Run(ctx context.Context) error {
 func (k *Keeper) keep(now time.Duration) {
 	k.reap()
 	beat := k.mem.beat()
-	switch {
-	case k.mem.end() == 0: // desktops may run for ever
+	if beat > 0 && k.pid != 0 && !k.met {
+		k.met = true
+		k.log.Info().Int("pid", k.pid).Msg("the guardian of the desktops is at work: it ends them with their lease if this program cannot")
+	}
+	switch Next(k.mem.end(), k.pid != 0, k.began, beat, now) {
+	case Remove:
 		if k.pid != 0 {
 			k.log.Info().Msg("there are no leases any more, the guardian of the desktops goes")
 		}
 		k.end()
 		k.dismiss()
-		return
-	case k.pid == 0:
+	case Start:
 		if k.failed == 0 || now-k.failed >= startWait {
 			k.start(now)
 		}
-		return
-	case Frozen(k.began, beat, now):
+	case Replace:
 		k.log.Error().Int("pid", k.pid).Msg("the guardian of the desktops does not stir, another takes its place")
 		k.end()
 		k.start(now)
-		return
-	}
-	if beat > 0 && !k.met {
-		k.met = true
-		k.log.Info().Int("pid", k.pid).Msg("the guardian of the desktops is at work: it ends them with their lease if this program cannot")
-	}
-	if beat > 0 {
+	case Dismiss:
 		k.dismiss()
 	}
 }

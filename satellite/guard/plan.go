@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"verdecmd/satellite/desktop"
 )
 
 // Times of guardian and keeper. All count suspended time.
@@ -37,12 +39,63 @@ func Awake(beat, now time.Duration) error {
 	return nil
 }
 
+// Deed is what a keeper does.
+type Deed int
+
+const (
+	Nothing Deed = iota
+	Start        // a guardian
+	Replace      // the present one: end it and start another
+	Dismiss      // the guardians of earlier programs
+	Remove       // all guardians
+)
+
+// Next is what a keeper does now. end is when the lease is over, 0 for none;
+// runs: there is a guardian of its own, which was started at began and has shown
+// itself last at beat, 0 for never.
+func Next(end time.Duration, runs bool, began, beat, now time.Duration) Deed {
+	switch {
+	case end == 0:
+		return Remove
+	case !runs:
+		return Start
+	case Frozen(began, beat, now):
+		return Replace
+	case beat > 0: // there is no moment without one
+		return Dismiss
+	}
+	return Nothing
+}
+
 // Frozen tells whether a guardian that was started at began, and has shown
 // itself last at beat, is to be replaced.
 func Frozen(began, beat, now time.Duration) bool { return now-max(began, beat) > frozenFor }
 
+// Desktop is a desktop in the journal.
+type Desktop struct {
+	Session string
+	User    desktop.User
+	Process desktop.Process // PID 0: it was not noted, the UUID tells
+}
+
 // Post is what a guardian remembers between two looks.
 type Post struct{ idle time.Duration } // since when there is nothing to guard; 0: there is
+
+// Look is what a guardian does at its post, again and again: it ends the
+// desktops whose lease is over, and tells how many there may still be and
+// whether it leaves. kill tells whether a desktop is proven to be gone; alone is
+// as in Leaves.
+func (p *Post) Look(end, now time.Duration, alone bool, desktops []Desktop, kill func(Desktop) (gone bool)) (left int, leave bool) {
+	left = len(desktops)
+	if Over(end, now) {
+		for _, d := range desktops {
+			if kill(d) {
+				left--
+			}
+		}
+	}
+	return left, p.Leaves(end, now, alone, left)
+}
 
 // Leaves tells whether a guardian has nothing to do any more. alone: the
 // program that started it is gone; left: desktops that may be there.

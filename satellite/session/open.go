@@ -124,7 +124,7 @@ func (w *walk) do(ctx context.Context, step Step) (Step, error) {
 		if err := m.journal.remove(step.Session); err != nil {
 			m.cfg.Log.Error().Err(err).Str("session", step.Session).Msg("journal")
 		}
-		return l.Forgotten(), nil
+		return l.Forgotten(step.Err), nil
 	case Start:
 		m.start(w.session)
 		w.began = time.Now()

@@ -139,12 +139,20 @@ func (v *Inventory) Adopt(row *pb.Session) { v.rows[row.Id] = row }
 // errOldLink tells that the master's answer came over a link that has ended.
 var errOldLink = errors.New("the link to the master was replaced meanwhile")
 
+// errLeaseOver: a desktop that would start now would have to end at once.
+var errLeaseOver = wire.Errorf(wire.NotReady, "this satellite has had no lease from the master for too long, so no desktop is started here; log in again in a moment")
+
 // Accept takes in a new session, if the link on which the master granted it is
 // still the present one: the inventory that opened a later link did not have
-// it, so the master has given it up. link 0 is without a master.
-func (v *Inventory) Accept(row *pb.Session, link uint64) error {
+// it, so the master has given it up. link 0 is without a master. Nothing begins
+// when the lease is over either: a program that was stopped for long goes on in
+// the middle of a login.
+func (v *Inventory) Accept(row *pb.Session, link uint64, booted time.Duration) error {
 	if link != 0 && v.link != link && !planted.Bug("old-answer-accepted") {
 		return errOldLink
+	}
+	if over, _ := v.lease.Over(booted); over {
+		return errLeaseOver
 	}
 	v.rows[row.Id] = row
 	v.version++

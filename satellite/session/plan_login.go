@@ -60,7 +60,7 @@ const (
 	// Accept: take Step.Life into the inventory if Step.Link is the present
 	// link; Accepted.
 	Accept
-	// Forget: take Step.Session out of the journal; Forgotten.
+	// Forget: take Step.Session out of the journal; Forgotten, with Step.Err.
 	Forget
 	// Start the desktop of Step.Life; Watch.
 	Start
@@ -256,8 +256,13 @@ func (l *Login) Accepted(err error) Step {
 	return Step{Do: Start, Session: id, Life: l.life}
 }
 
-// Forgotten follows a grant that did not count.
-func (l *Login) Forgotten() Step { return l.failed(errOldLink) }
+// Forgotten follows a grant that was not accepted.
+func (l *Login) Forgotten(err error) Step {
+	if errors.Is(err, errLeaseOver) { // the master still counts on the session
+		return Step{Do: Break, Err: err}
+	}
+	return l.failed(err)
+}
 
 // Watch is told the row of the session that the user waits for.
 func (l *Login) Watch(row *pb.Session) Step {

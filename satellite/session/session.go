@@ -302,9 +302,10 @@ func (m *Manager) of(user string, uid uint32) *session {
 // accept takes a new session into the inventory, if the link on which the
 // master granted it is still the present one. link 0 is without a master.
 func (m *Manager) accept(s *session, link uint64) error {
+	booted := m.cfg.BootTime()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.known.Accept(s.shown.Load(), link); err != nil {
+	if err := m.known.Accept(s.shown.Load(), link, booted); err != nil {
 		return err
 	}
 	m.sessions[s.spec.Session] = s

@@ -35,8 +35,12 @@ type computer struct {
 	ends  map[uint64]simulated.Outcome
 	sent  []*pb.Up
 	trace []string
-	void  map[string]bool // sessions that the master has given up
-	fuse  int             // calls until the program dies; 0: it does not
+
+	guards   []*watch
+	programs int             // how many were started
+	dead     bool            // the last of them is
+	void     map[string]bool // sessions that the master has given up
+	fuse     int             // calls until the program dies; 0: it does not
 }
 
 type desk struct {
@@ -184,3 +188,52 @@ func (c *computer) LoggedIn(id uint64, o simulated.Outcome) {
 }
 
 func (c *computer) Random() uint64 { return c.rnd.Uint64() }
+
+func (c *computer) Guard(g simulated.Guardian) (int, error) {
+	c.note("guard")
+	c.pid++
+	c.guards = append(c.guards, &watch{computer: c, pid: c.pid, code: g, program: c.programs})
+	return c.pid, nil
+}
+
+func (c *computer) Guards() (out []int) {
+	for _, g := range c.guards {
+		out = append(out, g.pid)
+	}
+	return out
+}
+
+func (c *computer) EndGuard(pid int) {
+	c.note("end guard %d", pid)
+	c.guards = slices.DeleteFunc(c.guards, func(g *watch) bool { return g.pid == pid })
+}
+
+// watch is the process of a guardian.
+type watch struct {
+	*computer
+	pid     int
+	code    simulated.Guardian
+	program int // that started it
+	frozen  bool
+}
+
+func (g *watch) Alone() bool { return g.program != g.programs || g.dead }
+
+func (g *watch) Kill(id, uuid string, pid int) error {
+	d := g.desks[id]
+	if d == nil || d.uuid != uuid {
+		return simulated.ErrGone
+	}
+	g.note("guardian kills %s", id)
+	delete(g.desks, id)
+	return nil
+}
+
+// watch lets the guardians look.
+func (c *computer) watch() {
+	for _, g := range slices.Clone(c.guards) {
+		if !g.frozen && !g.code.Tick(g) {
+			c.guards = slices.DeleteFunc(c.guards, func(x *watch) bool { return x == g })
+		}
+	}
+}

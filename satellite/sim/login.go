@@ -113,7 +113,7 @@ func (s *satellite) do(l *login, step session.Step) (next session.Step, ok bool)
 		}
 		s.ask(l, step.Do)
 	case session.Secure:
-		return l.Secured(nil), true
+		return l.Secured(s.secured()), true
 	case session.Claim:
 		if !s.up() {
 			return l.Claimed(nil, 0, s.granted(), link.ErrDown), true
@@ -130,10 +130,10 @@ func (s *satellite) do(l *login, step session.Step) (next session.Step, ok bool)
 				return next, false
 			}
 		}
-		return l.Accepted(s.known.Accept(step.Life.Row(desktopName), step.Link)), true
+		return l.Accepted(s.known.Accept(step.Life.Row(desktopName), step.Link, s.now.Boot)), true
 	case session.Forget:
 		_ = s.host.Remove(entries + session.EntryFile(step.Session)) // what stays is found to have no desktop
-		return l.Forgotten(), true
+		return l.Forgotten(step.Err), true
 	case session.Start:
 		l.life = &life{Life: step.Life, id: step.Session}
 		s.lives[step.Session] = l.life

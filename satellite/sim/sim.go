@@ -56,6 +56,8 @@ type satellite struct {
 	down time.Time // since when none is welcomed
 	why  string
 	told uint64 // version of the news that were sent last
+
+	keeper keeper
 }
 
 // New returns the program of a satellite. Begin must be called next.
@@ -63,7 +65,7 @@ func New(cfg simulated.Config) simulated.Satellite {
 	if cfg.PingEvery <= 0 {
 		cfg.PingEvery = defaultPing
 	}
-	return &satellite{cfg: cfg, host: cfg.Host, lives: map[string]*life{}, paused: map[string]time.Time{}, told: 1, why: "not connected yet",
+	return &satellite{cfg: cfg, host: cfg.Host, lives: map[string]*life{}, paused: map[string]time.Time{}, told: 1, why: "not connected yet", keeper: keeper{mem: &memory{}},
 		limits: desktop.Limits{StartTimeout: cfg.StartTimeout, HungAfter: cfg.HungAfter},
 		rules:  session.Rules{MasterLost: cfg.MasterLost, Masters: "master", Cluster: "simulated", DesktopName: desktopName}}
 }
@@ -109,6 +111,9 @@ func (s *satellite) Begin() error {
 			return fmt.Errorf("lease: %w", err)
 		}
 		s.known.Renew(lease)
+		if lease.Self > 0 { // that there is none only the master tells
+			s.guard(lease)
+		}
 	}
 	for _, l := range s.all() {
 		s.begin(l)
@@ -121,6 +126,7 @@ func (s *satellite) Begin() error {
 func (s *satellite) Tick() {
 	s.now = s.host.Clock()
 	s.checkLease()
+	s.keep()
 	for _, l := range s.all() {
 		s.tick(l)
 	}
@@ -183,7 +189,9 @@ func (s *satellite) all() []*life {
 // lease takes a lease in, as session.Manager does.
 func (s *satellite) lease(at, self time.Duration) {
 	l := session.Lease{At: at, Self: self}
-	if !s.known.Renew(l) {
+	note := s.known.Renew(l)
+	s.guard(l)
+	if !note {
 		return
 	}
 	if b, err := json.Marshal(l); err == nil {

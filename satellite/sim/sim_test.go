@@ -53,7 +53,7 @@ func (w *world) do(f func()) {
 }
 
 func (w *world) die() {
-	w.sat, w.up, w.link, w.fuse = nil, false, 0, 0
+	w.sat, w.up, w.link, w.fuse, w.dead = nil, false, 0, 0, true
 	clear(w.open)
 	for _, id := range slices.Sorted(maps.Keys(w.desks)) { // a start dies with its program, before or after there is a process
 		if d := w.desks[id]; d.pid == 0 {
@@ -71,7 +71,8 @@ func (w *world) boot() {
 	if w.sat != nil {
 		return
 	}
-	w.serial, w.begun = 0, map[uint64]bool{}
+	w.serial, w.begun, w.dead = 0, map[uint64]bool{}, false
+	w.programs++
 	w.sat = New(simulated.Config{Name: "sat1", Facts: &pb.HostFacts{}, Instance: "i", Host: w.computer, MasterLost: 15 * time.Second})
 	w.do(func() {
 		if err := w.sat.Begin(); err != nil && !w.full {
@@ -203,6 +204,11 @@ func (w *world) find(id string, err error) {
 
 func (w *world) tick(d time.Duration) {
 	w.pass(d)
+	w.do(w.watch)
+	if w.sat == nil {
+		w.fuse = 0
+		w.watch()
+	}
 	w.do(func() {
 		w.sat.Tick()
 		if at := w.sat.Wake(); !at.IsZero() && !at.After(w.clock.Mono) {
