@@ -66,25 +66,25 @@ func readLives(path string) ([]*life, error) {
 	return lives, nil
 }
 
-// violation is a broken promise and when it was broken.
-type violation struct {
+// breach is a broken promise and when it was broken.
+type breach struct {
 	at   time.Duration
 	text string
 }
 
-func (v violation) String() string { return v.text + " (at " + clock(v.at) + ")" }
+func (v breach) String() string { return v.text + " (at " + clock(v.at) + ")" }
 
 // oneDesktopEach: no two desktops of a user are there at an instant (S1), none
 // finds its user's disk in use (S2).
-func oneDesktopEach(lives []*life) (out []violation) {
+func oneDesktopEach(lives []*life) (out []breach) {
 	before := map[string]*life{} // of those that have started, the one that is seen longest
 	for _, l := range lives {
 		b := before[l.user]
 		if b != nil && l.start <= b.last {
-			out = append(out, violation{l.start, fmt.Sprintf("S1: two at once: %v; %v", b, l)})
+			out = append(out, breach{l.start, fmt.Sprintf("S1: two at once: %v; %v", b, l)})
 		}
 		if l.locked {
-			out = append(out, violation{l.start, fmt.Sprintf("S2: started while the disk was in use: %v", l)})
+			out = append(out, breach{l.start, fmt.Sprintf("S2: started while the disk was in use: %v", l)})
 		}
 		if b == nil || l.last > b.last {
 			before[l.user] = l
@@ -97,17 +97,17 @@ func oneDesktopEach(lives []*life) (out []violation) {
 type claim struct{ user, session, host string }
 
 // allowedEach: no desktop starts without a claim of its own (S4).
-func allowedEach(lives []*life, claims map[string]claim) (out []violation) {
+func allowedEach(lives []*life, claims map[string]claim) (out []breach) {
 	used := map[string]*life{}
 	for _, l := range lives {
 		c, ok := claims[l.session]
 		switch {
 		case !ok:
-			out = append(out, violation{l.start, fmt.Sprintf("S4: started, and no master has granted it: %v", l)})
+			out = append(out, breach{l.start, fmt.Sprintf("S4: started, and no master has granted it: %v", l)})
 		case c.user != l.user || c.host != l.host:
-			out = append(out, violation{l.start, fmt.Sprintf("S4: %v was granted to %s on %s", l, c.user, c.host)})
+			out = append(out, breach{l.start, fmt.Sprintf("S4: %v was granted to %s on %s", l, c.user, c.host)})
 		case used[l.session] != nil:
-			out = append(out, violation{l.start, fmt.Sprintf("S4: one grant, two starts: %v; %v", used[l.session], l)})
+			out = append(out, breach{l.start, fmt.Sprintf("S4: one grant, two starts: %v; %v", used[l.session], l)})
 		}
 		used[l.session] = l
 	}
@@ -131,20 +131,20 @@ const windowEnd = time.Duration(1<<63 - 1)
 // endedAsAsked: a desktop is told to end, or gone, only where somebody asked
 // for the end of that very session (S7, S8); killed are the processes that the
 // test itself has ended. Nothing ever stops a guest.
-func endedAsAsked(lives []*life, wishes []wish, killed, alive map[int]bool) (out []violation) {
+func endedAsAsked(lives []*life, wishes []wish, killed, alive map[int]bool) (out []breach) {
 	for _, l := range lives {
 		asked := slices.ContainsFunc(wishes, func(w wish) bool { return w.user == l.user && l.start <= w.to && w.from <= l.last+lastSign })
 		for _, t := range l.told {
 			switch {
 			case t.what == "end":
 			case t.what != "quit" && t.what != "system_powerdown" && t.what != "guest-shutdown":
-				out = append(out, violation{t.at, fmt.Sprintf("S7: told %q: %v", t.what, l)})
+				out = append(out, breach{t.at, fmt.Sprintf("S7: told %q: %v", t.what, l)})
 			case !asked:
-				out = append(out, violation{t.at, fmt.Sprintf("S8: told %q and nobody had asked for that: %v", t.what, l)})
+				out = append(out, breach{t.at, fmt.Sprintf("S8: told %q and nobody had asked for that: %v", t.what, l)})
 			}
 		}
 		if !asked && !killed[l.pid] && !alive[l.pid] {
-			out = append(out, violation{l.last, fmt.Sprintf("S7: gone, and nobody had asked for that: %v", l)})
+			out = append(out, breach{l.last, fmt.Sprintf("S7: gone, and nobody had asked for that: %v", l)})
 		}
 	}
 	return out
@@ -161,11 +161,11 @@ type window struct {
 const startGrace = 1500 * time.Millisecond
 
 // noneWhileOffline: no desktop starts on a server that is offline (S6).
-func noneWhileOffline(lives []*life, offline []window) (out []violation) {
+func noneWhileOffline(lives []*life, offline []window) (out []breach) {
 	for _, l := range lives {
 		for _, w := range offline {
 			if w.host == l.host && w.from+startGrace < l.start && l.start < w.to {
-				out = append(out, violation{l.start, fmt.Sprintf("S6: started on a server that is offline since %s: %v", clock(w.from), l)})
+				out = append(out, breach{l.start, fmt.Sprintf("S6: started on a server that is offline since %s: %v", clock(w.from), l)})
 			}
 		}
 	}
@@ -173,6 +173,6 @@ func noneWhileOffline(lives []*life, offline []window) (out []violation) {
 }
 
 // judge is all checkers.
-func judge(lives []*life, claims map[string]claim, wishes []wish, killed, alive map[int]bool, offline []window) []violation {
+func judge(lives []*life, claims map[string]claim, wishes []wish, killed, alive map[int]bool, offline []window) []breach {
 	return slices.Concat(oneDesktopEach(lives), allowedEach(lives, claims), endedAsAsked(lives, wishes, killed, alive), noneWhileOffline(lives, offline))
 }
