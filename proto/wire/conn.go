@@ -12,15 +12,12 @@ import (
 
 // limitConn is a connection within the Bounds of its listener.
 type limitConn struct {
-	net.Conn
+	*paced // as a satellite
 	l      *limitListener
 	from   string
-	once   sync.Once
-	closed chan struct{}
-
+	leave  sync.Once
 	proved atomic.Bool
-	got    int    // of a stranger, in bytes; the reader's alone
-	bytes  Bucket // of a satellite; the reader's alone
+	got    int // of a stranger, in bytes; the reader's alone
 
 	// Guarded by l.mu.
 	place   *list.Element // in l.silent
@@ -29,38 +26,27 @@ type limitConn struct {
 	gone    bool
 }
 
-// writeWithin is how long the other end may take nothing in. A satellite that
-// sends and never reads would have its answers pile up here.
-const writeWithin = KeepaliveTime + KeepaliveTimeout
-
 var (
 	errTooMuch = errors.New("it sends much and proves nothing")
 	errSilent  = errors.New("it said nothing and had to make way for another one")
 )
 
-// Read implements net.Conn. A satellite that sends faster than it may is read
-// more slowly, so that its own network holds it up and not our processors.
+// Read implements net.Conn.
 func (c *limitConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if !c.proved.Load() {
-		if c.got += n; c.got > strangerBytes {
-			return 0, errTooMuch
-		}
-		return n, err
+	if c.proved.Load() {
+		return c.paced.Read(p)
 	}
-	if wait := c.bytes.Spend(time.Now(), float64(n)); wait > 0 {
-		select {
-		case <-time.After(wait):
-		case <-c.closed:
-		}
+	n, err := c.Conn.Read(p)
+	if c.got += n; c.got > strangerBytes {
+		return 0, errTooMuch
 	}
 	return n, err
 }
 
-// Write implements net.Conn.
+// Write implements net.Conn. A stranger has the deadline of the handshake.
 func (c *limitConn) Write(p []byte) (int, error) {
 	if c.proved.Load() {
-		c.Conn.SetWriteDeadline(time.Now().Add(writeWithin))
+		return c.paced.Write(p)
 	}
 	return c.Conn.Write(p)
 }
@@ -85,13 +71,12 @@ func (c *limitConn) evict() {
 // Close lets a refused peer read why: closing while it still sends would throw
 // the TLS alert away that is on its way to it. In a flood that courtesy ends.
 func (c *limitConn) Close() (err error) {
-	c.once.Do(func() {
-		close(c.closed)
+	c.leave.Do(func() {
 		if c.l.left(c, time.Now()) && c.l.farewell(1) {
 			linger(c.Conn)
 			c.l.farewell(-1)
 		}
-		err = c.Conn.Close()
+		err = c.paced.Close()
 	})
 	return err
 }

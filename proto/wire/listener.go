@@ -86,8 +86,7 @@ func (l *limitListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		lc := &limitConn{Conn: c, l: l, from: address(c.RemoteAddr()), closed: make(chan struct{}),
-			bytes: Bucket{Rate: satelliteRate, Burst: satelliteBurst}}
+		lc := &limitConn{paced: newPaced(c, satelliteRate, satelliteBurst), l: l, from: address(c.RemoteAddr())}
 		victim, err := l.admit(lc, time.Now())
 		if victim != nil {
 			victim.evict()

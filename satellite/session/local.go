@@ -41,6 +41,8 @@ const (
 	allConns  = 2048
 	streams   = 4 // calls at once on one connection
 	idleConn  = time.Minute
+
+	userRate, userBurst = 64 << 10, 256 << 10 // bytes a second that one connection may send, and at once
 )
 
 // Listen makes the local socket: everybody on this computer may connect.

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"google.golang.org/grpc/credentials"
+
+	"verdecmd/proto/wire"
 )
 
 // limitUsers closes connections of a Unix socket beyond perUser of one user and
@@ -47,7 +49,7 @@ func (l *userListener) Accept() (net.Conn, error) {
 		}
 		uid, err := peerUID(c)
 		if err == nil && l.take(uid) {
-			return &userConn{Conn: c, uid: uid, close: sync.OnceFunc(func() { l.give(uid) })}, nil
+			return &userConn{Conn: wire.Pace(c, userRate, userBurst), uid: uid, close: sync.OnceFunc(func() { l.give(uid) })}, nil
 		}
 		c.Close()
 	}
