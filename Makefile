@@ -8,6 +8,7 @@ VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo unkno
 TOOLS = $(CURDIR)/build/tools
 SCRIPTS = $(shell grep -rlE '^\#!/bin/((ba|da)?sh|busybox sh)' packaging .ci docs testdata/quickstart)
 FUZZTIME = 10s
+SCALE = 1000 10000
 FUZZ =
 ARGS =
 
@@ -92,6 +93,13 @@ bench: ## the benchmarks, and from them docs/performance.md
 	@{ go test -run '^$$' -bench '^Benchmark(Choose|Floor|Ping|Servers10k)$$' -benchmem -count 5 ./master/placement ./monitor; \
 		go test -run '^$$' -bench '^BenchmarkStart$$' -benchtime 15x ./satellite/desktop/qemu; \
 		go test -run '^$$' -bench '^BenchmarkBoot$$' -benchtime 5x ./satellite/desktop/qemu; } | $(TOOLS)/benchtable docs/performance.md
+
+.PHONY: scale
+scale: build tools ## docs/scale.md: a real master under 1,000 and 10,000 simulated satellites (5 minutes, a quiet machine)
+	@for n in $(SCALE); do \
+		bin/verdecmd simulate --satellites $$n --sessions 20000 --seconds 15 --floor --json || exit 1; \
+	done > build/scale.json
+	@$(TOOLS)/benchtable -scale docs/scale.md < build/scale.json
 
 .PHONY: fuzz
 fuzz: tools ## each fuzz target for FUZZTIME (10s); FUZZ=REGEXP: those alone

@@ -22,8 +22,12 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/grpclog"
+
+	"verdecmd/proto/wire"
 )
 
 // Options say what is to be driven, and for how long.
@@ -130,6 +134,7 @@ func Run(ctx context.Context, o Options, out io.Writer) error {
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	grpclog.SetLoggerV2(wire.GRPCLogger(zerolog.Nop())) // that links break is what is tried
 	progress := out
 	if o.JSON {
 		progress = os.Stderr
@@ -148,6 +153,7 @@ func Run(ctx context.Context, o Options, out io.Writer) error {
 		return interrupted(ctx, err)
 	}
 	r.Ours = ours
+	r.Table = r.lines()
 	if o.JSON {
 		return json.NewEncoder(out).Encode(&r)
 	}

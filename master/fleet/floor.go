@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
 	"verdecmd/master/link"
@@ -60,7 +61,9 @@ func serveFloor(ctx context.Context, text string) error {
 	defer db.Close()
 	f := &floor{interval: spec.Interval, records: make(chan chan error, 1024)}
 	go f.write(db)
-	var options []grpc.ServerOption
+	// Without this the pings that satellites send while they are silent would
+	// end their connections.
+	options := []grpc.ServerOption{grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: wire.KeepaliveTime / 2, PermitWithoutStream: true})}
 	if spec.TLS {
 		creds, err := wire.Load(filepath.Join(spec.Dir, "pki"), wire.Master)
 		if err != nil {

@@ -24,6 +24,18 @@ type Result struct {
 	TLS        bool     `json:"floor_tls"`
 	Ours       *Figures `json:"ours"`
 	Floor      *Figures `json:"floor,omitempty"`
+	Table      []Line   `json:"table"` // the same for people
+}
+
+// Line is one row of the table. Floor, Ratio, Target and Met may be empty.
+type Line struct {
+	ID     string `json:"id"` // in the project's list of floors and peers
+	What   string `json:"what"`
+	Ours   string `json:"ours"`
+	Floor  string `json:"floor"`
+	Ratio  string `json:"ratio"`
+	Target string `json:"target"`
+	Met    string `json:"met"`
 }
 
 // Machine is where it was measured. The fleet runs on it too.
@@ -188,7 +200,7 @@ func (r *Result) rows() []row {
 		{id: "A3", what: "processor, of one core", ours: o.CPU, floor: f.CPU, show: percent},
 		{id: "A3", what: "reports taken in", ours: o.ReportsPerS, floor: f.ReportsPerS, show: perSecond},
 		{id: "A3", what: "reports late, p50", ours: o.Late.P50, floor: f.Late.P50, show: secondsT},
-		{id: "A3", what: "reports late, p99", ours: o.Late.P99, floor: f.Late.P99, show: secondsT, target: "<= 50 ms", met: o.Late.P99 <= 0.05},
+		{id: "A3", what: "reports late, p99", ours: o.Late.P99, floor: f.Late.P99, show: secondsT, target: "≤ 50 ms", met: o.Late.P99 <= 0.05},
 		{id: "A3", what: "reports late, worst", ours: o.Late.Max, floor: f.Late.Max, show: secondsT},
 		{id: "", what: "age of reports, p50", ours: o.AgeP50, show: secondsT},
 		{id: "", what: "age of reports, p99", ours: o.AgeP99, show: secondsT},
@@ -196,7 +208,7 @@ func (r *Result) rows() []row {
 		{id: "A3", what: "reports lost", ours: float64(o.Lost), floor: float64(f.Lost), show: func(v float64) string { return fmt.Sprintf("%.0f", v) }, target: "0", met: o.Lost == 0},
 		{id: "A4", what: "back after a restart", ours: o.BackPerS, floor: f.BackPerS, show: perSecond},
 		{id: "A4", what: "processor for each that is back", ours: o.BackCPU, floor: f.BackCPU, show: micros, most: 1.3},
-		{id: "A4", what: "all are back after", ours: o.BackS, floor: f.BackS, show: secondsT, target: "<= 18 s", met: o.BackS <= 18},
+		{id: "A4", what: "all are back after", ours: o.BackS, floor: f.BackS, show: secondsT, target: "≤ 18 s", met: o.BackS <= 18},
 		{id: "", what: "all sessions are known after", ours: o.KnownS, show: secondsT},
 		{id: "A7", what: "restart until the first answer", ours: o.RestartS, floor: f.RestartS, show: secondsT},
 		{id: "A5", what: "refer, one caller, p50", ours: o.Refer.P50, floor: f.Refer.P50, show: micros, most: 2},
@@ -209,8 +221,8 @@ func (r *Result) rows() []row {
 		{id: "", what: "refers, 128 callers", ours: o.RefersPS, floor: f.RefersPS, show: perSecond},
 		{id: "", what: "processor for each refer", ours: o.ReferCPU, floor: f.ReferCPU, show: micros},
 		{id: "", what: "processor for each claim", ours: o.ClaimCPU, floor: f.ClaimCPU, show: micros},
-		{id: "A6", what: "claims (durable), 128 callers", ours: o.ClaimsPS, floor: f.ClaimsPS, show: perSecond, target: ">= 15000/s", met: o.ClaimsPS >= 15000},
-		{id: "A6", what: "claims (durable), 128 callers, p99", ours: o.ManyClaim.P99, floor: f.ManyClaim.P99, show: millis, target: "<= 15 ms", met: o.ManyClaim.P99 <= 15e3},
+		{id: "A6", what: "claims (durable), 128 callers", ours: o.ClaimsPS, floor: f.ClaimsPS, show: perSecond, target: "≥ 15000/s", met: o.ClaimsPS >= 15000},
+		{id: "A6", what: "claims (durable), 128 callers, p99", ours: o.ManyClaim.P99, floor: f.ManyClaim.P99, show: millis, target: "≤ 15 ms", met: o.ManyClaim.P99 <= 15e3},
 		{id: "C2", what: "list servers, p50", ours: o.Servers.P50, show: millis},
 		{id: "C2", what: fmt.Sprintf("list users (%d rows), p50", o.Rows), ours: o.Users.P50, show: millis},
 		{id: "C2", what: "reports late meanwhile, p99", ours: o.BusyLate.P99, show: secondsT},
@@ -225,23 +237,31 @@ func (r *Result) table(out io.Writer) error {
 		r.Satellites, r.Sessions, r.IntervalS, r.Ours.InForce, r.Machine.Processor, r.Machine.Processors, r.Ours.FleetCPU, r.Machine.Load1)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ROW\tWHAT\tOURS\tFLOOR\tRATIO\tTARGET\tMET")
-	for _, x := range r.rows() {
-		floor, ratio, target, met := "", "", x.target, ""
-		if x.floor != 0 {
-			floor, ratio = x.show(x.floor), fmt.Sprintf("%.2f", x.ours/x.floor)
-		}
-		if x.target != "" {
-			met = yesNo(x.met)
-		}
-		if x.most > 0 {
-			target = fmt.Sprintf("<= %.2f x", x.most)
-			if x.floor != 0 {
-				met = yesNo(x.ours <= x.most*x.floor)
-			}
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", x.id, x.what, x.show(x.ours), floor, ratio, target, met)
+	for _, x := range r.Table {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", x.ID, x.What, x.Ours, x.Floor, x.Ratio, x.Target, x.Met)
 	}
 	return w.Flush()
+}
+
+// lines is the table in words.
+func (r *Result) lines() (out []Line) {
+	for _, x := range r.rows() {
+		l := Line{ID: x.id, What: x.what, Ours: x.show(x.ours), Target: x.target}
+		if x.floor != 0 {
+			l.Floor, l.Ratio = x.show(x.floor), fmt.Sprintf("%.2f", x.ours/x.floor)
+		}
+		if x.target != "" {
+			l.Met = yesNo(x.met)
+		}
+		if x.most > 0 {
+			l.Target = fmt.Sprintf("≤ %.2f × floor", x.most)
+			if x.floor != 0 {
+				l.Met = yesNo(x.ours <= x.most*x.floor)
+			}
+		}
+		out = append(out, l)
+	}
+	return out
 }
 
 func yesNo(v bool) string {

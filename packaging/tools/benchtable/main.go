@@ -1,6 +1,8 @@
 // Command benchtable reads the output of "go test -bench" on standard input,
 // prints it on, and writes the table of docs/performance.md: ours beside the
-// floor of the same run, and the ratio between them. Run it by "make bench".
+// floor of the same run, and the ratio between them. Run it by "make bench". With
+// -scale it makes docs/scale.md of what "verdecmd simulate --json" prints; run
+// that by "make scale".
 package main
 
 import (
@@ -36,8 +38,15 @@ var rows = []row{
 }
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "-scale" {
+		if err := scale(os.Stdin, os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "benchtable:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: go test -bench . ... | benchtable FILE.md")
+		fmt.Fprintln(os.Stderr, "usage: go test -bench . ... | benchtable FILE.md, or verdecmd simulate --satellites N --json ... | benchtable -scale FILE.md")
 		os.Exit(2)
 	}
 	figures, err := read(io.TeeReader(os.Stdin, os.Stdout))
