@@ -68,6 +68,7 @@ func (m *simMaster) dieInCommit(w *simWorld, did bool) <-chan struct{} {
 		w.mu.Unlock()
 		w.net.kill(m.name)
 		m.store.Restart() // whatever it still does is refused
+		w.note(false, "the master dies in the middle of a commit")
 		close(dead)
 	}
 	return dead

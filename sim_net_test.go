@@ -92,7 +92,7 @@ func (n *simNet) kill(name string) {
 	n.dead[name] = true
 	for _, p := range n.paths {
 		for c := range p.conns {
-			if c.local == name || c.peer.local == name {
+			if (c.local == name || c.peer.local == name) && !c.peer.vanished {
 				c.abort()
 			}
 		}
@@ -292,7 +292,7 @@ func (c *simConn) Write(b []byte) (int, error) {
 	switch {
 	case c.closed:
 		return 0, net.ErrClosed
-	case c.peer.vanished && !c.path.up && !c.path.down:
+	case c.peer.vanished && !c.path.up && !c.path.down && !c.n.dead[c.peer.local]:
 		c.abort() // the computer is back and knows nothing of this connection
 		return 0, errors.New("connection reset by peer")
 	case c.reset || c.peer.closed && !c.peer.vanished && !c.path.stuck(c.local):

@@ -145,6 +145,9 @@ func (w *simWorld) step(line string) []string {
 		sat(1).kill()
 	case "stopsatellite":
 		sat(1).stop()
+	case "unplug": // the program dies, and nobody hears of it
+		w.net.vanish(arg(1))
+		sat(1).kill()
 	case "poweroff":
 		sat(1).powerOff()
 	case "cut", "hole", "heal":
@@ -172,13 +175,7 @@ func (w *simWorld) step(line string) []string {
 	case "burst": // N: so many users log in at one instant, one after the other satellite
 		return w.burst(w.number(arg(1)))
 	case "killincommit": // before|after: the master dies in its next commit, not on the disk yet or just so
-		m := w.masters["master"]
-		dead := m.dieInCommit(w, arg(1) == "after")
-		w.steps.Go(func() {
-			<-dead
-			w.note(false, "the master dies in the middle of a commit")
-			m.kill(w)
-		})
+		w.masters["master"].dieInCommit(w, arg(1) == "after")
 	case "delay":
 		w.net.change(arg(1), "master", func(p *simPath) { p.delay = w.duration(arg(2)) })
 	case "guest": // USER: how the desktops of a user behave from now on
@@ -202,7 +199,16 @@ func (w *simWorld) step(line string) []string {
 			run(func() { w.note(false, "%s", strings.Join(ask(on, strings.Join(words, " ")), " | ")) })
 			return nil
 		}
-		return m.ask(strings.Join(words, " "))
+		w.mu.Lock()
+		life := m.life
+		w.mu.Unlock()
+		reply := m.ask(strings.Join(words, " "))
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if m.life != life {
+			return []string{"no answer: the master is dead"}
+		}
+		return reply
 	case "full": // the master's disk takes nothing; "full no" ends it
 		var err error = store.ErrNoSpace
 		if second(words, "") == "no" {
@@ -213,6 +219,11 @@ func (w *simWorld) step(line string) []string {
 		return w.desktops()
 	case "lie": // from now on an administrator affirms what is not so
 		w.lie = true
+	case "quiet": // TIME: wait, and note no events
+		w.hush(true)
+		time.Sleep(w.duration(arg(1)))
+		synctest.Wait()
+		w.hush(false)
 	case "wait":
 		time.Sleep(w.duration(arg(1)))
 	default:
@@ -244,11 +255,15 @@ func (w *simWorld) duration(s string) time.Duration {
 	return d
 }
 
+func (w *simWorld) hush(on bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.quiet = on
+}
+
 // burst logs users in at one instant and counts where they are sent.
 func (w *simWorld) burst(n int) []string {
-	w.mu.Lock()
-	w.quiet = true
-	w.mu.Unlock()
+	w.hush(true)
 	names := slices.Sorted(maps.Keys(w.sats))
 	got := map[string]int{}
 	var mu sync.Mutex
@@ -270,9 +285,7 @@ func (w *simWorld) burst(n int) []string {
 	}
 	wg.Wait()
 	synctest.Wait()
-	w.mu.Lock()
-	w.quiet = false
-	w.mu.Unlock()
+	w.hush(false)
 	var out []string
 	for _, to := range slices.Sorted(maps.Keys(got)) {
 		out = append(out, fmt.Sprintf("%d logins: %s", got[to], to))
@@ -292,6 +305,9 @@ func (w *simWorld) masterStep(words []string) {
 		} else {
 			name = x
 		}
+	}
+	if m := w.masters[name]; m != nil && m.cancel != nil { // died in a commit
+		m.kill(w)
 	}
 	w.startMaster(name)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	pb "verdecmd/proto"
@@ -25,14 +26,18 @@ func (s *simSat) path() (repeat bool, late time.Duration) {
 // unary carries a call of a satellite.
 func (s *simSat) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	repeat, late := s.path()
-	pause := func() {
+	pause := func() error {
 		select {
 		case <-time.After(late):
+			return nil
 		case <-ctx.Done():
+			return status.FromContextError(ctx.Err()).Err()
 		}
 	}
 	if late > 0 {
-		pause()
+		if err := pause(); err != nil {
+			return err
+		}
 	}
 	sent := time.Now()
 	err := call(ctx, method, req, reply, cc, opts...)
@@ -41,8 +46,8 @@ func (s *simSat) unary(ctx context.Context, method string, req, reply any, cc *g
 	} else if repeat {
 		_ = call(ctx, method, req, &pb.ClaimReply{}, cc, opts...)
 	}
-	if late > 0 {
-		pause()
+	if late > 0 && err == nil {
+		err = pause()
 	}
 	if err == nil {
 		switch r := reply.(type) {
