@@ -293,11 +293,15 @@ func (p *program) receive(k *cable, d *pb.Down) {
 	w, c := p.c.w, p.c
 	var pace *pb.Pace
 	var order *pb.Order
+	obeyed := func() {}
 	switch x := d.Kind.(type) {
 	case *pb.Down_Welcome:
 		pace = x.Welcome.Pace
-		if x.Welcome.Epoch >= c.epoch {
+		obeyed = func() {
 			k.welcomed = true
+			if x.Welcome.Epoch < c.epoch {
+				w.fail("S9", "%s obeys master %d, after it has obeyed %d", c.name, x.Welcome.Epoch, c.epoch)
+			}
 			c.epoch = x.Welcome.Epoch
 			c.leaseAt, c.self = k.hello, time.Duration(x.Welcome.LeaseSelfMs)*time.Millisecond
 		}
@@ -332,7 +336,11 @@ func (p *program) receive(k *cable, d *pb.Down) {
 		}
 		return
 	}
-	if pace != nil && !p.dead {
+	if p.dead {
+		return
+	}
+	obeyed()
+	if pace != nil {
 		k.schedule(pace)
 	}
 }

@@ -9,7 +9,7 @@ type stats struct {
 	events    int
 	effective map[string]int // what has changed something, by kind
 	faults    map[string]int
-	refusals  map[string]int // by text
+	refusals  map[string]int // by text with N for numbers
 	logins    []time.Duration
 }
 
@@ -35,6 +35,6 @@ func (w *world) faultHit(kind string) { w.stats.faults[kind]++ }
 // refusal notes a refusal.
 func (w *world) refusal(err error) {
 	if err != nil {
-		w.stats.refusals[err.Error()]++
+		w.stats.refusals[generic(err.Error())]++
 	}
 }

@@ -30,10 +30,12 @@ type Summary struct {
 	refusals  map[string]int
 	effective map[string]int
 	hash      uint64
+	texts     map[string][]string // templates of texts
 }
 
 func (s *Summary) add(h History) {
 	if s.figures == nil {
+		s.texts = map[string][]string{}
 		s.figures, s.faults, s.refusals, s.effective = map[string][]int{}, map[string]int{}, map[string]int{}, map[string]int{}
 	}
 	s.Histories++
@@ -45,7 +47,16 @@ func (s *Summary) add(h History) {
 		s.effective[k] += n
 	}
 	for k, n := range h.stats.refusals {
-		s.refusals[Template(k)] += n
+		all, ok := s.texts[k]
+		if !ok {
+			if all = templates(k); len(all) == 0 {
+				all = []string{"(others) " + k}
+			}
+			s.texts[k] = all
+		}
+		for _, t := range all {
+			s.refusals[t] += n
+		}
 	}
 	if h.Violation != nil {
 		s.Bad = append(s.Bad, h)
