@@ -11,6 +11,7 @@ FUZZTIME = 10s
 SCALE = 1000 10000
 FUZZ =
 ARGS =
+MINUTES = 60
 
 .PHONY: help
 help: ## this list
@@ -83,7 +84,7 @@ picture: ## docs/monitor.svg and docs/desktop.png, from a running demo
 .PHONY: tools
 tools: # the programs that the other targets use
 	@mkdir -p $(TOOLS)
-	@cd packaging/tools && CGO_ENABLED=0 go build -o $(TOOLS)/ ./protogen ./testrun ./fuzzrun ./benchtable \
+	@cd packaging/tools && CGO_ENABLED=0 go build -o $(TOOLS)/ ./protogen ./testrun ./fuzzrun ./benchtable ./soak \
 		google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 
 .PHONY: bench
@@ -110,6 +111,12 @@ mutants: ## plant bugs and see that the checkers find each; ARGS=-update writes 
 	@packaging/setup/setup --need test
 	@$(MAKE) --no-print-directory build guest
 	@go test -tags mutants -count=1 -timeout 3h -run '^TestMutants$$' -v . -args $(ARGS)
+
+.PHONY: soak
+soak: ## all that is better the longer it runs, for MINUTES (60) or until Ctrl-C; adds its counts to docs/soak.tsv
+	@packaging/setup/setup --need test
+	@$(MAKE) --no-print-directory build guest tools
+	@$(TOOLS)/soak -minutes $(MINUTES) $(ARGS)
 
 .PHONY: clean
 clean: ## remove what was built; demos stay

@@ -17,6 +17,7 @@ var (
 	chaosSeed    = flag.Uint64("chaos.seed", 0, "what is drawn by chance in TestChaos; 0: another seed each time")
 	chaosMinutes = flag.Int("chaos.minutes", 0, "go round in TestChaos for so many minutes, or until Ctrl-C; 0: once")
 	chaosFreeze  = flag.Duration("chaos.freeze", 12*time.Second, "the longest freeze of a process in TestChaos")
+	chaosFills   = flag.Int("chaos.fills", 1, "how often TestChaos fills a disk in each round")
 	chaosOnly    = flag.String("chaos.only", "", "names of groups of TestChaos, separated by commas; empty: all")
 )
 
@@ -58,6 +59,7 @@ func TestChaos(t *testing.T) {
 		{"masterkills", chaosMasterKills},
 		{"satellitekills", chaosSatelliteKills},
 		{"freezes", chaosFreezes},
+		{"lease", chaosLease},
 		{"masters", chaosMasters},
 		{"partitions", chaosPartitions},
 		{"fulldisk", chaosFullDisk},
@@ -81,7 +83,7 @@ func TestChaos(t *testing.T) {
 			if *chaosOnly != "" && !strings.Contains(","+*chaosOnly+",", ","+g.name+",") {
 				continue
 			}
-			p := plan{seed: seed + uint64(i), masterKills: 15, satelliteKills: 10, freezes: 8, longest: *chaosFreeze, fills: 1}
+			p := plan{seed: seed + uint64(i), masterKills: 15, satelliteKills: 10, freezes: 8, longest: *chaosFreeze, fills: *chaosFills}
 			wg.Go(func() { t.Run(fmt.Sprintf("%s-%d", g.name, round), func(t *testing.T) { g.f(t, p) }) })
 		}
 		wg.Wait()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -57,15 +58,16 @@ const (
 var worlds atomic.Int64
 
 // newChaos makes a cluster of a master and satellites, with users u1, u2, ...,
-// and starts it.
+// and starts it. Settings that begin with "m:" are the master's, others the
+// satellites'.
 func newChaos(t *testing.T, p plan, sats, users int, v values) *chaosCluster {
 	t.Helper()
 	c := prepareChaos(t, p, users)
 	c.m = c.host(&daemon{r: c.real, name: "master", settings: c.path("m")}, "m", chaosMaster)
 	c.masters = []*daemon{c.m}
-	for k, x := range v {
+	for _, k := range slices.Backward(slices.Sorted(maps.Keys(v))) { // the lease before what must be longer
 		if strings.HasPrefix(k, "m:") {
-			c.run(0, "verdecmd", "settings", "set", "--settings", c.path("m"), k[2:], x)
+			c.run(0, "verdecmd", "settings", "set", "--settings", c.path("m"), k[2:], v[k])
 		}
 	}
 	c.m.start()
