@@ -23,7 +23,8 @@ import (
 // healed, and soon all is known and everybody can log in.
 //
 // VERDECMD_L2_HISTORIES is how many histories there are (100), VERDECMD_L2_STEPS
-// how long each is (45 steps of 2 s on average), VERDECMD_L2_SEED plays one alone.
+// how long each is (45 steps of 2 s on average), VERDECMD_L2_SEED plays one alone,
+// or so many from it on.
 // The same seed is the same users and faults; who is first at one instant may
 // differ.
 func TestSimChaos(t *testing.T) {
@@ -40,7 +41,7 @@ func TestSimChaos(t *testing.T) {
 	steps := number("VERDECMD_L2_STEPS", 45)
 	first, n := 0, number("VERDECMD_L2_HISTORIES", 100)
 	if os.Getenv("VERDECMD_L2_SEED") != "" {
-		first, n = number("VERDECMD_L2_SEED", 0), 1
+		first, n = number("VERDECMD_L2_SEED", 0), number("VERDECMD_L2_HISTORIES", 1)
 	}
 	var done [len(faults)]atomic.Int64
 	var ran, started, logins atomic.Int64
