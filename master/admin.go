@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"verdecmd/master/cluster"
@@ -29,12 +30,12 @@ func (b backend) Overview() monitor.Overview {
 			}
 		}
 		o.Users, o.Reservations = c.Total()
-		for _, x := range c.Sessions() {
-			s := c.Server(x.Server)
-			if s.Attachment == 0 && s.Reported.IsZero() { // awaited since the start
-				o.RetryAfter = max(0, c.Limits().Resync-now.Sub(b.m.started))
-				break
-			}
+		if left := c.Limits().Resync - now.Sub(b.m.started); left > 0 {
+			c.EachSession(func(x *cluster.Session) {
+				if s := c.Server(x.Server); s.Attachment == 0 && s.Reported.IsZero() { // awaited since the start
+					o.RetryAfter = left
+				}
+			})
 		}
 	})
 	return o
@@ -167,10 +168,9 @@ func (b backend) place(user string) (text string) {
 // userOf finds who holds a session with a number that has no account here.
 func (b backend) userOf(number string) (user string) {
 	b.m.with(func(c *cluster.Cluster) {
-		for _, x := range c.Sessions() {
-			if fmt.Sprint(x.UID) == number {
-				user = x.User
-			}
+		uid, err := strconv.ParseUint(number, 10, 32)
+		if x := c.Session(c.UserOf(uint32(uid))); err == nil && x != nil && uint64(x.UID) == uid {
+			user = x.User
 		}
 	})
 	return user

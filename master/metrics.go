@@ -54,9 +54,7 @@ func (b backend) Metrics() []monitor.Metric {
 			age.Samples = append(age.Samples, one(now.Sub(s.Reported).Seconds(), "server", id))
 		}
 		by := map[string]int{}
-		for _, x := range c.Sessions() {
-			by[x.State()]++
-		}
+		c.EachSession(func(x *cluster.Session) { by[x.State()]++ })
 		for _, state := range []string{cluster.Starting, cluster.Running, cluster.Hung, cluster.Stopping, cluster.Aborting, cluster.Lost, cluster.Failed} {
 			states.Samples = append(states.Samples, one(float64(by[state]), "state", state))
 		}

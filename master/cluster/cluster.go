@@ -288,6 +288,24 @@ func (c *Cluster) Sessions() []*Session {
 	return sorted(c.sessions, func(a, b *Session) int { return cmp.Compare(a.User, b.User) })
 }
 
+// EachSession calls f with every session, in no order: for counts and for lists
+// that are sorted where nobody waits for the cluster. See Servers about the
+// pointers.
+func (c *Cluster) EachSession(f func(*Session)) {
+	for _, x := range c.sessions {
+		f(x)
+	}
+}
+
+// SessionsOn returns the sessions of a server by user. See Servers about the
+// pointers.
+func (c *Cluster) SessionsOn(id uint64) []*Session {
+	if s := c.servers[id]; s != nil {
+		return s.byUser()
+	}
+	return nil
+}
+
 // Session returns the session of a user, or nil.
 func (c *Cluster) Session(user string) *Session { return c.sessions[user] }
 

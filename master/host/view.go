@@ -34,10 +34,8 @@ func (m *Manager) Server(id uint64) (out monitor.Server, ok bool) {
 		}
 		out, ok = row(c, s, now), true
 		out.Why = c.Why(now, id, placement.Need{})
-		for _, x := range c.Sessions() {
-			if x.Server == id {
-				out.Sessions = append(out.Sessions, x.User)
-			}
+		for _, x := range c.SessionsOn(id) {
+			out.Sessions = append(out.Sessions, x.User)
 		}
 	})
 	return out, ok

@@ -3,6 +3,8 @@ package session
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"verdecmd/master/cluster"
@@ -14,12 +16,12 @@ import (
 func (m *Manager) Users() []monitor.Session {
 	var out []monitor.Session
 	m.cfg.State(func(c *cluster.Cluster) {
-		all := c.Sessions()
-		out = make([]monitor.Session, len(all))
-		for i, x := range all {
-			out[i] = row(x)
-		}
+		n, _ := c.Total()
+		out = make([]monitor.Session, 0, n)
+		c.EachSession(func(x *cluster.Session) { out = append(out, row(x)) })
 	})
+	// Sorted here: reports would wait for it there.
+	slices.SortFunc(out, func(a, b monitor.Session) int { return strings.Compare(a.User, b.User) })
 	return out
 }
 
