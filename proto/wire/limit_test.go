@@ -240,6 +240,9 @@ func TestOneIdentity(t *testing.T) {
 			}
 			open = append(open, c)
 		}
+		if open[0].pace != open[1].pace {
+			t.Error("each of its connections has a pace of its own")
+		}
 		c, err := prove("rogue")
 		if err != errConns {
 			t.Errorf("got %v, want %v", err, errConns)

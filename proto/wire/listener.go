@@ -32,10 +32,12 @@ const (
 	// Connections of one identity: at once, and how often new ones may come.
 	identityConns               = 16
 	identityRate, identityBurst = 1, 32
-	// What a stranger may send at all, and a satellite in the long run and at
-	// once: a list of 4096 sessions has about 1 MiB.
+	// What a stranger may send at all, and a satellite by all its connections in
+	// the long run and at once: a list of 200 sessions has about 40 KiB, one of
+	// 4096, the longest, 1 MiB. A call costs a processor about as much as 150
+	// bytes cost the sender, so this is also what bounds calls.
 	strangerBytes                 = 64 << 10
-	satelliteRate, satelliteBurst = 1 << 20, 4 << 20
+	satelliteRate, satelliteBurst = 512 << 10, 4 << 20
 )
 
 // Limit keeps what comes in on l within the bounds. The proof that makes a
@@ -77,6 +79,7 @@ type origin struct {
 type member struct {
 	open  int
 	comes Bucket
+	bytes *pace // of all its connections
 }
 
 // Accept implements net.Listener.
@@ -86,7 +89,7 @@ func (l *limitListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		lc := &limitConn{paced: newPaced(c, satelliteRate, satelliteBurst), l: l, from: address(c.RemoteAddr())}
+		lc := &limitConn{paced: &paced{Conn: c, closed: make(chan struct{})}, l: l, from: address(c.RemoteAddr())}
 		victim, err := l.admit(lc, time.Now())
 		if victim != nil {
 			victim.evict()
@@ -181,7 +184,7 @@ func (l *limitListener) proved(c *limitConn, id string, now time.Time) error {
 	defer l.mu.Unlock()
 	m := l.identities[id]
 	if m == nil {
-		m = &member{comes: Bucket{Rate: identityRate, Burst: identityBurst}}
+		m = &member{comes: Bucket{Rate: identityRate, Burst: identityBurst}, bytes: newPace(satelliteRate, satelliteBurst)}
 		l.identities[id] = m
 	}
 	if m.open >= identityConns {
@@ -203,7 +206,7 @@ func (l *limitListener) proved(c *limitConn, id string, now time.Time) error {
 	from.proved++
 	l.unproved--
 	m.open++
-	c.machine = m
+	c.machine, c.pace = m, m.bytes
 	return nil
 }
 

@@ -13,34 +13,41 @@ const writeWithin = KeepaliveTime + KeepaliveTimeout
 // Pace returns c with bounds: in the long run no more than rate bytes a second
 // are read, burst of them at once, so that a peer who sends without a pause is
 // held up by its own end and takes none of our processors. A peer who reads
-// nothing for 15 s fails the write. One goroutine at a time may read.
-func Pace(c net.Conn, rate, burst float64) net.Conn { return newPaced(c, rate, burst) }
+// nothing for 15 s fails the write.
+func Pace(c net.Conn, rate, burst float64) net.Conn {
+	return &paced{Conn: c, pace: newPace(rate, burst), closed: make(chan struct{})}
+}
+
+// pace is a Bucket of bytes, of one connection or of all of one machine.
+type pace struct {
+	mu     sync.Mutex
+	bucket Bucket // guarded by mu
+}
+
+func newPace(rate, burst float64) *pace { return &pace{bucket: Bucket{Rate: rate, Burst: burst}} }
+
+func (p *pace) spend(n int) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bucket.Spend(time.Now(), float64(n))
+}
 
 type paced struct {
 	net.Conn
-	bytes  Bucket
+	pace   *pace
 	once   sync.Once
 	closed chan struct{}
 }
 
-func newPaced(c net.Conn, rate, burst float64) *paced {
-	return &paced{Conn: c, bytes: Bucket{Rate: rate, Burst: burst}, closed: make(chan struct{})}
-}
-
 func (p *paced) Read(b []byte) (int, error) {
 	n, err := p.Conn.Read(b)
-	p.wait(n)
-	return n, err
-}
-
-// wait lets the time pass that n bytes take.
-func (p *paced) wait(n int) {
-	if wait := p.bytes.Spend(time.Now(), float64(n)); wait > 0 {
+	if wait := p.pace.spend(n); wait > 0 {
 		select {
 		case <-time.After(wait):
 		case <-p.closed:
 		}
 	}
+	return n, err
 }
 
 func (p *paced) Write(b []byte) (int, error) {
