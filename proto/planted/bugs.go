@@ -40,6 +40,7 @@ func Bugs() []Described {
 		{"epoch-not-noted", "a satellite forgets the newest epoch when it restarts", Simulator},
 		{"lease-from-newest", "an answer renews the lease from the newest report, not from the one it answers", Simulator},
 		{"lease-forgotten", "a satellite that starts again forgets that its desktops have a lease", Simulator},
+		{"guardian-asleep", "a guardian does nothing when a lease is over", Simulator},
 		{"start-before-journal", "a desktop is started before the journal knows of it", Simulator},
 		{"old-answer-accepted", "a claim's answer counts though its link was replaced", Simulator},
 		{"no-answer-is-gone", "a desktop that gives no sign after a restart counts as gone", Simulator},
