@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
@@ -55,6 +55,7 @@ touched. Thousands of satellites want as many open files: see ulimit -Hn.`,
 	c.Flags().IntVar(&check.workers, "workers", runtime.GOMAXPROCS(0), "with --check: `how many` histories happen at the same time")
 	c.Flags().BoolVar(&check.trace, "trace", false, "with --check: print all that happens, a line for each event")
 	c.Flags().BoolVar(&check.first, "first", true, "with --check: stop at the first violation; --first=false counts them all")
+	c.Flags().BoolVar(&check.shrink, "shrink", true, "with --check: look for the few steps that the first violation needs")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		switch {
 		case *checking && f.Satellites > 0:
@@ -74,6 +75,7 @@ type checkOptions struct {
 	histories, workers int
 	seed               uint64
 	trace, first       bool
+	shrink             bool
 }
 
 func (o checkOptions) run(cmd *cobra.Command, satellite func(simulated.Config) simulated.Satellite) error {
@@ -112,13 +114,18 @@ func (o checkOptions) run(cmd *cobra.Command, satellite func(simulated.Config) s
 	return o.verdict(ctx, sum, cfg, out)
 }
 
-func (o checkOptions) verdict(ctx context.Context, sum *sim.Summary, cfg sim.Config, out interface{ Write([]byte) (int, error) }) error {
+func (o checkOptions) verdict(ctx context.Context, sum *sim.Summary, cfg sim.Config, out io.Writer) error {
 	if len(sum.Bad) > 0 {
 		for _, h := range sum.Bad {
-			fmt.Fprintf(out, "\nseed %d: %v\n", h.Seed, h.Violation)
+			fmt.Fprintf(out, "seed %d: %v\n", h.Seed, h.Violation)
 		}
-		fmt.Fprintf(out, "\nTo see it again: %s simulate --check --seed %d --histories 1 --trace\n", os.Args[0], sum.Bad[0].Seed)
-		return fmt.Errorf("a promise was broken: seed %d, %s", sum.Bad[0].Seed, sum.Bad[0].Violation.Check)
+		first := sum.Bad[0]
+		if o.shrink {
+			fmt.Fprintln(out)
+			sim.Shrink(cfg, first).Print(out)
+		}
+		fmt.Fprintf(out, "\nTo see all of it: verdecmd simulate --check --seed %d --histories 1 --trace\n", first.Seed)
+		return fmt.Errorf("a promise was broken: seed %d, %s", first.Seed, first.Violation.Check)
 	}
 	if ctx.Err() != nil {
 		return errors.New("interrupted")

@@ -122,6 +122,16 @@ var faults = map[string]fault{
 			w.thaw(&m.actor)
 			w.recheck(nil)
 		})
+		// Satellites that start again must still know whom they have obeyed.
+		for _, c := range w.computers {
+			if s.dice.chance(40) {
+				w.queue.push(w.time+s.dice.between(0, s.lasts), func() {
+					if c.program != nil {
+						c.program.crash("killed while there are two masters")
+					}
+				})
+			}
+		}
 		return func() {
 			if !m.dead {
 				m.crash("it was replaced")
