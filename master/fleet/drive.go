@@ -131,20 +131,26 @@ func (f *fleet) measure(ctx context.Context, running *sync.WaitGroup, r *Figures
 	return nil
 }
 
-// all waits until all satellites are connected.
+// all waits until all satellites are connected, as long as more of them come.
 func (f *fleet) all(ctx context.Context) error {
-	limit := time.Now().Add(time.Minute + time.Duration(len(f.sats))*10*time.Millisecond)
-	for f.ups.Load() < int64(len(f.sats)) {
+	most, at := int64(0), time.Now()
+	for {
+		n := f.ups.Load()
+		if n == int64(len(f.sats)) {
+			return nil
+		}
+		if n > most {
+			most, at = n, time.Now()
+		}
+		if time.Since(at) > time.Minute {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return fmt.Errorf("%d of %d satellites are connected and no more come; the last failure: %v", n, len(f.sats), f.why)
+		}
 		if err := wait(ctx, 5*time.Millisecond); err != nil {
 			return err
 		}
-		if time.Now().After(limit) {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			return fmt.Errorf("only %d of %d satellites came in time: %w", f.ups.Load(), len(f.sats), f.why)
-		}
 	}
-	return nil
 }
 
 // steady measures the quiet hours: sessions run, reports come.
