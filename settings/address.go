@@ -38,7 +38,11 @@ func SplitAddress(address string, defaultPort int) (host string, port int, err e
 			return "", 0, fmt.Errorf("%.80q in brackets is not an IPv6 address", host)
 		}
 	}
-	if _, err := netip.ParseAddr(host); err != nil && !validHost(host) {
+	ip, err := netip.ParseAddr(host)
+	if err == nil && ip.Zone() != "" && !validHost(ip.Zone()+".zone") {
+		return "", 0, fmt.Errorf("%.80q is not the name of a network interface", ip.Zone())
+	}
+	if err != nil && !validHost(host) {
 		return "", 0, fmt.Errorf("%.80q is neither an IP address nor a host name: %s", host, want)
 	}
 	return host, port, nil

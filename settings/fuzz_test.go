@@ -65,43 +65,44 @@ func FuzzLiteral(f *testing.F) {
 // too, with file and line (S21).
 func FuzzValue(f *testing.F) {
 	for _, s := range []string{"", "yes", "No", "0", "12", "-1", "99999999999999999999", "30s", "1h", "1.5h", "4G", "512", "512M", "NaN", "/x", "bridge:br0", "user", "a b", "127.0.0.1:1", "debug", "hold", "lease", "%1"} {
-		f.Add(s)
+		for i := range Global() {
+			f.Add(s, uint8(i))
+		}
 	}
-	f.Fuzz(func(t *testing.T, value string) {
+	f.Fuzz(func(t *testing.T, value string, which uint8) {
 		if CheckText(value) != nil {
 			return
 		}
-		for _, s := range Global() {
-			err := s.CheckValue(value)
-			v, perr := ParseTable("file", []byte("\n"+s.Name+"="+quote(value)+"\n"), Table{s})
-			if (err == nil) != (perr == nil) {
-				t.Errorf("%s=%q: CheckValue says %v, the file %v", s.Name, value, err, perr)
+		s := Global()[int(which)%len(Global())]
+		err := s.CheckValue(value)
+		v, perr := ParseTable("file", []byte("\n"+s.Name+"="+quote(value)+"\n"), Table{s})
+		if (err == nil) != (perr == nil) {
+			t.Errorf("%s=%q: CheckValue says %v, the file %v", s.Name, value, err, perr)
+		}
+		if perr != nil {
+			if !strings.Contains(perr.Error(), "file:2:") || !strings.Contains(perr.Error(), s.Name) {
+				t.Errorf("%s=%q: %q does not name file, line and setting", s.Name, value, perr)
 			}
-			if perr != nil {
-				if !strings.Contains(perr.Error(), "file:2:") || !strings.Contains(perr.Error(), s.Name) {
-					t.Errorf("%s=%q: %q does not name file, line and setting", s.Name, value, perr)
-				}
-				continue
+			return
+		}
+		switch s.Kind {
+		case Bool:
+			v.Bool(s.Name)
+		case Integer:
+			if n := v.Int(s.Name); s.Max > 0 && (int64(n) < s.Min || int64(n) > s.Max) {
+				t.Errorf("%s=%q: got %d, out of its range", s.Name, value, n)
 			}
-			switch s.Kind {
-			case Bool:
-				v.Bool(s.Name)
-			case Integer:
-				if n := v.Int(s.Name); s.Max > 0 && (int64(n) < s.Min || int64(n) > s.Max) {
-					t.Errorf("%s=%q: got %d, out of its range", s.Name, value, n)
-				}
-			case Duration:
-				if d := v.Duration(s.Name); d < 0 {
-					t.Errorf("%s=%q: got %v", s.Name, value, d)
-				}
-			case MiB:
-				if n := v.MiB(s.Name); n < 0 {
-					t.Errorf("%s=%q: got %d MiB", s.Name, value, n)
-				}
-			default:
-				if got := v.Raw(s.Name); value != "" && got != value {
-					t.Errorf("%s=%q: got %q", s.Name, value, got)
-				}
+		case Duration:
+			if d := v.Duration(s.Name); d < 0 {
+				t.Errorf("%s=%q: got %v", s.Name, value, d)
+			}
+		case MiB:
+			if n := v.MiB(s.Name); n < 0 {
+				t.Errorf("%s=%q: got %d MiB", s.Name, value, n)
+			}
+		default:
+			if got := v.Raw(s.Name); value != "" && got != value {
+				t.Errorf("%s=%q: got %q", s.Name, value, got)
 			}
 		}
 	})
