@@ -429,6 +429,16 @@ func TestPace(t *testing.T) {
 		if err != nil || d.GetPace().GetIntervalMs() != 1000 || d.GetPace().GetSlotMs() >= 1000 {
 			t.Errorf("got %v, %v", d, err)
 		}
+		// The slot is told again and again: no clock is like another.
+		for range 2 * retell {
+			time.Sleep(time.Second)
+			p.send(&pb.Up{Kind: &pb.Up_Report{Report: &pb.Report{}}})
+		}
+		for range 2 {
+			if d, err := p.stream.Recv(); err != nil || d.GetPace().GetIntervalMs() != 1000 {
+				t.Errorf("after %d reports: got %v, %v, want the slot", retell, d, err)
+			}
+		}
 	})
 	seen := map[uint32]int{}
 	for id := range uint64(300) {
