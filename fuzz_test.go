@@ -69,6 +69,8 @@ var unfuzzed = map[string]string{
 	"master/cluster":                "numbers of sessions, from hellos that master/link has bounded; histories run over it",
 	"master/sim":                    "a simulation reads what it wrote",
 	"master/fleet":                  "a simulation reads what it wrote",
+	"satellite/guard":               "the numbers of processes in /proc",
+	"packaging/tools/soak":          "reads the file that it writes",
 	"docs/clients":                  "an example",
 	"satellite/desktop/desktoptest": "the tests that both drivers pass",
 	"packaging/picture":             "runs while documentation is made, on its own recording",
