@@ -38,7 +38,11 @@ It connects to the master at WIN4_VERDE_CMADDR with the certificate in
 WIN4_VERDE_PKI_DIR (made on the master by "verdecmd enrol NAME"), and retries
 until it gets through. Users of this computer log in with "win4". Started by
 hand it works in the foreground and logs to standard error; SIGTERM ends it and
-leaves the desktops running: the next start finds them again.`,
+leaves the desktops running: the next start finds them again. Where the cluster
+has leases (WIN4_VERDE_LOST_SESSIONS) it starts a second process, the guardian:
+that stays when this program ends, and ends the desktops with their lease if
+nobody renews it. What the guardian does is in guardian.log in the satellite's
+directory.`,
 		Example: "  verdecmd satellite\n  verdecmd satellite --settings ./settings.global",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -96,7 +100,11 @@ func serve(ctx context.Context, path, version string, newLog func(string) zerolo
 	log.Info().Int("pid", os.Getpid()).Str("socket", socket).Str("master", cfg.Session.Masters).Str("accelerator", cfg.Facts.Accelerator).
 		Bool("as_root", cfg.Facts.AsRoot).Str("version", version).Msg("satellite started")
 	err = s.Run(ctx)
-	log.Info().Msg("satellite ended; desktops run on")
+	if s.session.Leased() {
+		log.Info().Msg("satellite ended; desktops run on until their lease is over")
+	} else {
+		log.Info().Msg("satellite ended; desktops run on")
+	}
 	return err
 }
 

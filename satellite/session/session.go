@@ -212,6 +212,13 @@ func (m *Manager) Lease(from, self time.Duration) {
 	}
 }
 
+// Leased tells whether the desktops here end with a lease.
+func (m *Manager) Leased() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.known.Lease().Self > 0
+}
+
 // guard hands a lease to the guard.
 func (m *Manager) guard(l Lease) {
 	if m.cfg.Guard != nil {
