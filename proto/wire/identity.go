@@ -93,6 +93,9 @@ func PeerIdentity(ctx context.Context) (Identity, error) {
 		return Identity{}, Errorf(BadRequest, "the call has no peer")
 	}
 	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if l, counted := p.AuthInfo.(provedInfo); counted {
+		info, ok = l.TLSInfo, true
+	}
 	if !ok || len(info.State.PeerCertificates) == 0 {
 		return Identity{}, Errorf(BadRequest, "the call has no certificate")
 	}

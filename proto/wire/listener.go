@@ -34,10 +34,11 @@ const (
 	identityRate, identityBurst = 1, 32
 	// What a stranger may send at all, and a satellite by all its connections in
 	// the long run and at once: a list of 200 sessions has about 40 KiB, one of
-	// 4096, the longest, 1 MiB. A call costs a processor about as much as 150
-	// bytes cost the sender, so this is also what bounds calls.
+	// 4096, the longest, 1 MiB. A call counts as so many bytes more: 2000 logins
+	// at once, 200 a second.
 	strangerBytes                 = 64 << 10
 	satelliteRate, satelliteBurst = 512 << 10, 4 << 20
+	callBytes                     = 2 << 10
 )
 
 // Limit keeps what comes in on l within the bounds. The proof that makes a

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/tap"
 )
 
 // provingCredentials tell the listener's connection how far its handshake has
@@ -34,7 +37,7 @@ func prove(c *Credentials, report Reporter) credentials.TransportCredentials {
 func (p *provingCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := p.TransportCredentials.ServerHandshake(c)
 	if err == nil {
-		if err = admitted(c, info); err != nil {
+		if info, err = admitted(c, info); err != nil {
 			conn.Close()
 		}
 	}
@@ -51,24 +54,41 @@ func (p *provingCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.
 	return conn, info, nil
 }
 
+// provedInfo is TLS's own, and the connection behind it.
+type provedInfo struct {
+	credentials.TLSInfo
+	conn *limitConn
+}
+
 // admitted counts a connection of a proved identity.
-func admitted(c net.Conn, info credentials.AuthInfo) error {
+func admitted(c net.Conn, info credentials.AuthInfo) (credentials.AuthInfo, error) {
 	l, ok := c.(*limitConn)
 	if !ok {
-		return nil
+		return info, nil
 	}
 	t, ok := info.(credentials.TLSInfo)
 	if !ok || len(t.State.PeerCertificates) == 0 {
-		return errors.New("no certificate was shown")
+		return nil, errors.New("no certificate was shown")
 	}
 	id, err := IdentityOf(t.State.PeerCertificates[0])
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := l.prove(id.ID); err != nil {
-		return fmt.Errorf("%s: %w", id, err)
+		return nil, fmt.Errorf("%s: %w", id, err)
 	}
-	return nil
+	return provedInfo{t, l}, nil
+}
+
+// charge makes a call cost its machine what it costs us, as soon as it begins:
+// one that is taken back at once has cost it few bytes.
+func charge(ctx context.Context, _ *tap.Info) (context.Context, error) {
+	if p, ok := peer.FromContext(ctx); ok {
+		if info, ok := p.AuthInfo.(provedInfo); ok {
+			info.conn.pace.spend(callBytes)
+		}
+	}
+	return ctx, nil
 }
 
 func (p *provingCredentials) Clone() credentials.TransportCredentials {

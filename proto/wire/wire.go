@@ -52,6 +52,7 @@ func ServerOptions(c *Credentials, report Reporter) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(prove(c, report)),
 		grpc.ConnectionTimeout(HandshakeTimeout),
+		grpc.InTapHandle(charge),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxRecvMsgSize(MaxReceive),
 		grpc.MaxSendMsgSize(MaxSend),
