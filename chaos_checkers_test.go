@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ func TestChaosCheckers(t *testing.T) {
 		l.told = append(l.told, one{when * time.Second, what})
 		return l
 	}
-	granted := map[string]claim{"s1": {"alice", "s1", "sat1"}, "s2": {"alice", "s2", "sat2"}, "s3": {"bob", "s3", "sat1"}}
+	granted := map[string]claim{"s1": {"alice", "s1", "sat1", 0}, "s2": {"alice", "s2", "sat2", 9 * time.Second}, "s3": {"bob", "s3", "sat1", 0}}
 	late := at("alice", "s1", "sat1", 1, 0, 10)
 	late.locked = true
 	tests := map[string]struct {
@@ -40,7 +41,8 @@ func TestChaosCheckers(t *testing.T) {
 		"stopped":                     {lives: []*life{told(at("alice", "s1", "sat1", 1, 0, 10), 5, "stop")}, alive: []int{1}, want: "S7"},
 		"ended as asked":              {lives: []*life{told(at("alice", "s1", "sat1", 1, 0, 10), 10, "quit")}, wishes: []wish{{"alice", 9 * time.Second, 11 * time.Second}}},
 		"ended, another was asked":    {lives: []*life{told(at("bob", "s3", "sat1", 1, 0, 10), 10, "quit")}, alive: []int{1}, wishes: []wish{{"alice", 9 * time.Second, 11 * time.Second}}, want: "S8"},
-		"ended by an old word":        {lives: []*life{told(at("alice", "s1", "sat1", 1, 5, 10), 10, "quit")}, alive: []int{1}, wishes: []wish{{"alice", 0, 4 * time.Second}}, want: "S8"},
+		"ended by an old word":        {lives: []*life{told(at("alice", "s2", "sat2", 1, 11, 20), 20, "quit")}, alive: []int{1}, wishes: []wish{{"alice", 0, 4 * time.Second}}, want: "S8"},
+		"asked before it started":     {lives: []*life{told(at("alice", "s2", "sat2", 1, 11, 12), 12, "quit")}, wishes: []wish{{"alice", 0, 10 * time.Second}}},
 		"started while offline":       {lives: []*life{at("bob", "s3", "sat1", 1, 9, 10)}, alive: []int{1}, offline: []window{{"sat1", 5 * time.Second, windowEnd}}, want: "S6"},
 		"claimed just before offline": {lives: []*life{at("bob", "s3", "sat1", 1, 6, 10)}, alive: []int{1}, offline: []window{{"sat1", 5 * time.Second, windowEnd}}},
 		"started when online again":   {lives: []*life{at("bob", "s3", "sat1", 1, 9, 10)}, alive: []int{1}, offline: []window{{"sat1", 5 * time.Second, 8 * time.Second}}},
@@ -67,19 +69,19 @@ func TestChaosCheckers(t *testing.T) {
 // What the witness writes is read back as it was.
 func TestReadLives(t *testing.T) {
 	t.Parallel()
-	r := newReal(t)
+	file := filepath.Join(t.TempDir(), "log")
 	text := "5000000000 start alice s1 u-1 sat1 17\n5100000000 beat alice s1 u-1 sat1 17\n6000000000 start bob s2 u-2 sat2 17\n" +
 		"7000000000 quit alice s1 u-1 sat1 17\n7000000001 end alice s1 u-1 sat1 17\n"
-	check(t, appendTo(r.path("witness/log"), text))
-	lives, err := readLives(r.path("witness/log"))
+	check(t, appendTo(file, text))
+	lives, err := readLives(file)
 	check(t, err)
 	got := fmt.Sprint(lives)
 	want := "[desktop of alice, session s1 on sat1, process 17, seen 5.000 to 7.000 desktop of bob, session s2 on sat2, process 17, seen 6.000 to 6.000]"
 	if got != want || len(lives[0].told) != 2 {
 		t.Errorf("got %s, want %s; told %v, want two records", got, want, lives[0].told)
 	}
-	check(t, appendTo(r.path("witness/log"), "cut off\n"))
-	if _, err := readLives(r.path("witness/log")); err == nil {
+	check(t, appendTo(file, "cut off\n"))
+	if _, err := readLives(file); err == nil {
 		t.Error("a record that is none was read")
 	}
 }

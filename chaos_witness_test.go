@@ -94,7 +94,10 @@ func oneDesktopEach(lives []*life) (out []breach) {
 }
 
 // claim is a word of a master: this user may have this session there.
-type claim struct{ user, session, host string }
+type claim struct {
+	user, session, host string
+	at                  time.Duration
+}
 
 // allowedEach: no desktop starts without a claim of its own (S4).
 func allowedEach(lives []*life, claims map[string]claim) (out []breach) {
@@ -125,15 +128,20 @@ type wish struct {
 // its end, on a busy machine.
 const lastSign = 10 * heartbeat
 
+// logGrace is how much later than it was done something may be in a log.
+const logGrace = 300 * time.Millisecond
+
 // windowEnd is the end of a time that has not ended yet.
 const windowEnd = time.Duration(1<<63 - 1)
 
 // endedAsAsked: a desktop is told to end, or gone, only where somebody asked
 // for the end of that very session (S7, S8); killed are the processes that the
 // test itself has ended. Nothing ever stops a guest.
-func endedAsAsked(lives []*life, wishes []wish, killed, alive map[int]bool) (out []breach) {
+func endedAsAsked(lives []*life, claims map[string]claim, wishes []wish, killed, alive map[int]bool) (out []breach) {
 	for _, l := range lives {
-		asked := slices.ContainsFunc(wishes, func(w wish) bool { return w.user == l.user && l.start <= w.to && w.from <= l.last+lastSign })
+		// An order may come before the process is there.
+		granted := min(l.start, claims[l.session].at-logGrace)
+		asked := slices.ContainsFunc(wishes, func(w wish) bool { return w.user == l.user && granted <= w.to && w.from <= l.last+lastSign })
 		for _, t := range l.told {
 			switch {
 			case t.what == "end":
@@ -174,5 +182,5 @@ func noneWhileOffline(lives []*life, offline []window) (out []breach) {
 
 // judge is all checkers.
 func judge(lives []*life, claims map[string]claim, wishes []wish, killed, alive map[int]bool, offline []window) []breach {
-	return slices.Concat(oneDesktopEach(lives), allowedEach(lives, claims), endedAsAsked(lives, wishes, killed, alive), noneWhileOffline(lives, offline))
+	return slices.Concat(oneDesktopEach(lives), allowedEach(lives, claims), endedAsAsked(lives, claims, wishes, killed, alive), noneWhileOffline(lives, offline))
 }

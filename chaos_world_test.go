@@ -248,14 +248,16 @@ func (c *chaosCluster) timeline(from, to time.Duration) string {
 // claims is what all masters say to have granted.
 func (c *chaosCluster) claims() map[string]claim {
 	out := map[string]claim{}
+	boot := time.Now().Add(-sinceBoot())
 	for _, m := range c.masters {
 		for line := range strings.Lines(m.log.String()) {
 			var e struct {
 				Message, User, Session string
 				Server                 int
+				Time                   time.Time
 			}
 			if json.Unmarshal([]byte(line), &e) == nil && e.Message == "reservation claimed" {
-				out[e.Session] = claim{e.User, e.Session, c.names[e.Server]}
+				out[e.Session] = claim{e.User, e.Session, c.names[e.Server], e.Time.Sub(boot)}
 			}
 		}
 	}
