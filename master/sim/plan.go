@@ -100,6 +100,9 @@ func newPlan(seed uint64) plan {
 		}
 		add(d.between(time.Second, active-5*time.Second), kind, d.below(p.users), 0)
 	}
+	if d.chance(30) {
+		add(d.between(warmUp, active-5*time.Second), "crowd", d.below(p.users), 0)
+	}
 	for range 130 + d.below(40) {
 		add(d.between(20*time.Second, active-5*time.Second), "guest leaves", d.below(p.users), 0)
 	}

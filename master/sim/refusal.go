@@ -61,6 +61,7 @@ var refusals = []refusal{
 	{text: "%s for %s expired %v ago: %w; log in again"},
 	{text: "server %d (%s) is %s: %w; log in again", unreachable: "a server that is taken offline loses its reservations at the same moment"},
 	{text: "%s has no session"},
+	{text: `server %d (%s) has asked for %d places on other servers that nobody has taken yet, half of the cluster's memory; they are free again within %d s, or at once by "cancelreservation all"; "reservations" shows them`},
 	{text: "server %d (%s), where %s has session %s: %w"},
 
 	// master/placement
@@ -84,6 +85,8 @@ var refusals = []refusal{
 	{text: "%s has no desktop that could be started: %v. An administrator publishes and deploys one (see DESKTOPS in the README)"},
 	{text: "the account %.40q cannot log in: its name is longer than %d bytes or not UTF-8", unreachable: "all accounts are good"},
 	{text: "the link to the master was replaced meanwhile"},
+	{text: "this satellite has had no lease from the master for too long, so no desktop is started here; log in again in a moment"},
+	{text: "no new desktop is started here, since nothing makes sure that it ends with its lease (WIN4_VERDE_LOST_SESSIONS=lease): %v; log in again in a moment"},
 	{text: "no session %s here"},
 	{text: "unknown order %v", unreachable: "this master knows no others"},
 	{text: "the master did not answer the hello with a welcome", unreachable: "this one always does"},

@@ -15,6 +15,7 @@ type visit struct {
 	hops  int
 	tries int
 	entry *computer // the first; nil: any
+	stays *computer // not nil: the user goes nowhere else
 	// done is told the outcome, if anybody wants to know; ok: there is a session.
 	done func(ok bool, last error)
 	last error
@@ -121,7 +122,7 @@ func (w *world) answered(v *visit, c *computer, o simulated.Outcome) {
 		case v.hops > 4:
 			w.retry(v)
 			return
-		case v.done == nil && v.dice.chance(8):
+		case v.stays != nil && there != v.stays, v.done == nil && v.dice.chance(8):
 			w.leave(v, false) // has changed its mind: the place expires
 			return
 		}

@@ -104,9 +104,6 @@ func newWorld(cfg Config, p plan) *world {
 // run lets the history happen.
 func (w *world) run() {
 	defer func() {
-		if v := recover(); v != nil {
-			w.fail("panic", "%v\n%s", v, debug.Stack())
-		}
 		for _, m := range w.masters {
 			m.kill()
 		}
@@ -124,6 +121,17 @@ func (w *world) run() {
 		w.queue.push(s.at, func() { w.take(&s) })
 	}
 	w.queue.push(active, w.healed)
+	w.happen()
+}
+
+// happen lets one event after the other happen, until a promise is broken or all
+// is over. A panic of the rules is a violation too.
+func (w *world) happen() {
+	defer func() {
+		if v := recover(); v != nil {
+			w.fail("panic", "%v\n%s", v, debug.Stack())
+		}
+	}()
 	for len(w.queue.all) > 0 && w.bad == nil && !w.over {
 		e := w.queue.pop()
 		w.time = e.at
@@ -159,6 +167,12 @@ func (w *world) take(s *step) {
 		}
 		for range times {
 			w.login(&visit{user: u, uid: uid, dice: s.dice.of("visit", s.dice.roll())})
+		}
+	case s.kind == "crowd": // all at one server, and nobody stays
+		c := w.computers[s.dice.below(len(w.computers))]
+		for i := range w.users {
+			u := w.users[(s.on+i)%len(w.users)]
+			w.login(&visit{user: u, uid: u.uid, dice: s.dice.of("visit", u.id), entry: c, stays: c, end: w.time + time.Second})
 		}
 	case s.kind == "guest leaves":
 		for _, c := range w.computers {
