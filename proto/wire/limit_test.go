@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"google.golang.org/grpc/peer"
 )
 
 // pipes is a listener whose connections are pipes inside a bubble.
@@ -313,6 +315,36 @@ func TestBytes(t *testing.T) {
 		}
 		c.Close()
 		satellite.Close()
+	})
+}
+
+// Row D: calls that are begun and taken back at once cost few bytes, but count
+// like others.
+func TestCallsCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPort(t, Bounds{Total: 10, PerAddress: 10})
+		c := p.dial("192.0.2.1")
+		l := p.taken()
+		if l.greeted() != nil || l.prove("sat1") != nil {
+			t.Fatal("refused")
+		}
+		ctx := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: provedInfo{conn: l}})
+		for range satelliteBurst / callBytes {
+			charge(ctx, nil)
+		}
+		if got := l.pace.spend(0); got != 0 {
+			t.Errorf("2000 calls at once: the next waits for %v", got)
+		}
+		for range satelliteRate / callBytes {
+			charge(ctx, nil)
+		}
+		go c.Write([]byte("x"))
+		began := time.Now()
+		if _, err := l.Read(make([]byte, 1)); err != nil || time.Since(began).Round(time.Millisecond) != time.Second {
+			t.Errorf("%d more: the next waits for %v (%v), want 1 s", satelliteRate/callBytes, time.Since(began), err)
+		}
+		c.Close()
+		l.Close()
 	})
 }
 

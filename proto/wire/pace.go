@@ -10,6 +10,10 @@ import (
 // never reads would have its answers pile up here.
 const writeWithin = KeepaliveTime + KeepaliveTimeout
 
+// longestWait is after what time a connection is looked at again, whatever was
+// sent: by then its peer may have gone.
+const longestWait = 5 * time.Second
+
 // Pace returns c with bounds: in the long run no more than rate bytes a second
 // are read, burst of them at once, so that a peer who sends without a pause is
 // held up by its own end and takes none of our processors. A peer who reads
@@ -41,7 +45,7 @@ type paced struct {
 
 func (p *paced) Read(b []byte) (int, error) {
 	n, err := p.Conn.Read(b)
-	if wait := p.pace.spend(n); wait > 0 {
+	if wait := min(longestWait, p.pace.spend(n)); wait > 0 {
 		select {
 		case <-time.After(wait):
 		case <-p.closed:
