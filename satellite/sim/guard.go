@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"strings"
@@ -89,6 +90,12 @@ func (s *satellite) secured() error {
 type guardian struct {
 	mem  *memory
 	post guard.Post
+	read map[string]noted // by file: what it has read, to be read again when it has changed
+}
+
+type noted struct {
+	data    []byte
+	desktop guard.Desktop
 }
 
 // Tick implements simulated.Guardian.
@@ -100,10 +107,19 @@ func (g *guardian) Tick(h simulated.GuardHost) bool {
 			continue
 		}
 		b, _ := h.Read(file)
-		if e, err := session.DecodeEntry(name, b); err == nil {
-			desktops = append(desktops, guard.Desktop{Session: e.Spec.Session, User: e.Spec.User,
-				Process: desktop.Process{PID: e.Process.PID, UUID: e.Spec.UUID}})
+		was, ok := g.read[file]
+		if !ok || !bytes.Equal(was.data, b) {
+			e, err := session.DecodeEntry(name, b)
+			if err != nil {
+				continue
+			}
+			was = noted{b, guard.Desktop{Session: e.Spec.Session, User: e.Spec.User, Process: desktop.Process{PID: e.Process.PID, UUID: e.Spec.UUID}}}
+			if g.read == nil {
+				g.read = map[string]noted{}
+			}
+			g.read[file] = was
 		}
+		desktops = append(desktops, was.desktop)
 	}
 	now := h.Clock().Boot
 	_, leave := g.post.Look(g.mem.end, now, h.Alone(), desktops, func(d guard.Desktop) bool {
