@@ -28,13 +28,13 @@ func startProfile(dir string) (end func(), err error) {
 			switch {
 			case s == syscall.SIGUSR1 && cpu == nil:
 				n++
-				f, err := os.Create(filepath.Join(dir, fmt.Sprintf("cpu%d.pprof", n)))
+				f, err := os.Create(filepath.Join(dir, fmt.Sprintf("cpu-%d-%d.pprof", os.Getpid(), n)))
 				if err == nil && pprof.StartCPUProfile(f) == nil {
 					cpu = f
 				}
 			case s == syscall.SIGUSR2 && cpu != nil:
 				pprof.StopCPUProfile()
-				if err := errors.Join(cpu.Close(), memoryProfile(filepath.Join(dir, fmt.Sprintf("heap%d.pprof", n)))); err != nil {
+				if err := errors.Join(cpu.Close(), memoryProfile(filepath.Join(dir, fmt.Sprintf("heap-%d-%d.pprof", os.Getpid(), n)))); err != nil {
 					fmt.Fprintln(os.Stderr, "profile:", err)
 				}
 				cpu = nil

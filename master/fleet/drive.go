@@ -36,6 +36,7 @@ type fleet struct {
 
 	ups, overran, sent atomic.Int64
 	tells              atomic.Bool // news are told at once, as they should be
+	held               atomic.Bool // no satellite connects
 	pause              sync.RWMutex
 
 	mu       sync.Mutex
@@ -123,7 +124,7 @@ func (f *fleet) measure(ctx context.Context, running *sync.WaitGroup, r *Figures
 	r.RSS = f.child.rss()
 	r.RSSSatellite = (r.RSS - r.BaseRSS) / int64(len(f.sats))
 
-	for _, phase := range []func(context.Context, *Figures) error{f.logins, f.steady, f.busy, f.restart} {
+	for _, phase := range []func(context.Context, *Figures) error{f.logins, f.steady, f.busy, f.restart, f.restartAlone} {
 		if err := phase(ctx, r); err != nil {
 			return err
 		}
@@ -302,6 +303,21 @@ func (f *fleet) restart(ctx context.Context, r *Figures) error {
 	return f.count(ctx, r)
 }
 
+// restartAlone measures a restart that no satellite disturbs: what it takes to
+// read and verify all records.
+func (f *fleet) restartAlone(ctx context.Context, r *Figures) error {
+	f.held.Store(true)
+	f.child.kill()
+	for f.ups.Load() > 0 {
+		if err := wait(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+	took, err := f.child.start(ctx)
+	r.RestartAloneS = took.Seconds()
+	return err
+}
+
 // agree waits until the master's list of users is what runs on the satellites.
 func (f *fleet) agree(ctx context.Context) error {
 	var problem error
@@ -364,8 +380,8 @@ func (f *fleet) compare(rows []string) error {
 	return nil
 }
 
-// enter holds connections back that are made for the first time. leave may be
-// called twice.
+// enter holds connections back that are made for the first time: the fleet is
+// no storm by itself, a restart of the master is one. leave may be called twice.
 func (f *fleet) enter(ctx context.Context) (leave func(), ok bool) {
 	if !f.first.Load() {
 		return func() {}, true

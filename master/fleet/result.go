@@ -89,12 +89,14 @@ type Figures struct {
 	Users   Spread `json:"list_users"`
 	Rows    int    `json:"list_users_rows"`
 
-	RestartS    float64 `json:"restart_s"` // from the start of the process to its first answer
-	BackS       float64 `json:"back_s"`    // from the start of the process until all satellites are back
-	KnownS      float64 `json:"known_s"`   // and all sessions are known
-	BackPerS    float64 `json:"back_per_s"`
-	BackCPU     float64 `json:"back_cpu_us"` // for each satellite
-	SessionsEnd int     `json:"sessions_at_end"`
+	RestartS float64 `json:"restart_s"` // from the start of the process to its first answer
+	// RestartAloneS is the same while no satellite tries to come back.
+	RestartAloneS float64 `json:"restart_alone_s"`
+
+	BackS    float64 `json:"back_s"`  // from the start of the process until all satellites are back
+	KnownS   float64 `json:"known_s"` // and all sessions are known
+	BackPerS float64 `json:"back_per_s"`
+	BackCPU  float64 `json:"back_cpu_us"` // for each satellite
 }
 
 // Late is how late reports were, in seconds.
@@ -210,7 +212,8 @@ func (r *Result) rows() []row {
 		{id: "A4", what: "processor for each that is back", ours: o.BackCPU, floor: f.BackCPU, show: micros, most: 1.3},
 		{id: "A4", what: "all are back after", ours: o.BackS, floor: f.BackS, show: secondsT, target: "≤ 18 s", met: o.BackS <= 18},
 		{id: "", what: "all sessions are known after", ours: o.KnownS, show: secondsT},
-		{id: "A7", what: "restart until the first answer", ours: o.RestartS, floor: f.RestartS, show: secondsT},
+		{id: "", what: "restart until the first answer, all coming back", ours: o.RestartS, floor: f.RestartS, show: secondsT},
+		{id: "A7", what: "restart until the first answer, satellites held back", ours: o.RestartAloneS, floor: f.RestartAloneS, show: secondsT, target: "≤ 0.25 s", met: o.RestartAloneS <= 0.25},
 		{id: "A5", what: "refer, one caller, p50", ours: o.Refer.P50, floor: f.Refer.P50, show: micros, most: 2},
 		{id: "", what: "refer, one caller, p99", ours: o.Refer.P99, floor: f.Refer.P99, show: micros},
 		{id: "A5", what: "claim (durable), one caller, p50", ours: o.Claim.P50, floor: f.Claim.P50, show: micros, most: 1.5},

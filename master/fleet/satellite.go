@@ -74,8 +74,6 @@ func newSatellite(f *fleet, i int, creds *wire.Credentials) *satellite {
 func (s *satellite) run(ctx context.Context) {
 	delay := firstDelay
 	for ctx.Err() == nil {
-		// Only the first connections are held back: the fleet is no storm by
-		// itself. A restart of the master is one.
 		welcomed, err := s.once(ctx)
 		if ctx.Err() != nil {
 			return
@@ -89,6 +87,8 @@ func (s *satellite) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Duration(rand.Float64() * float64(delay))):
+		}
+		for s.fleet.held.Load() && wait(ctx, 20*time.Millisecond) == nil {
 		}
 		delay = min(maxDelay, time.Duration(float64(delay)*delayGrow))
 	}
