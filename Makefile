@@ -51,6 +51,7 @@ test: ## everything that is checked, as continuous integration does
 	@$(MAKE) --no-print-directory -j2 build guest
 	@$(MAKE) --no-print-directory check
 	@cd packaging/tools && go test ./...
+	@bin/verdecmd simulate --check --histories 2000 --seed 1
 	@$(TOOLS)/testrun -race -timeout 12m ./...
 	@$(TOOLS)/fuzzrun -time 10s -pick 2 -by "$$(git rev-parse HEAD 2>/dev/null || date +%j)"
 
