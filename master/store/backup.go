@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -16,7 +17,9 @@ import (
 // Verify reads a database or a copy of one and tells whether every record is
 // whole. It opens nothing for writing; on a database in use it may see half of
 // a commit and call that damage.
-func Verify(path string) error {
+func Verify(path string) error { return verifyFile(path, false) }
+
+func verifyFile(path string, anyTurn bool) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -26,7 +29,7 @@ func Verify(path string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := verify(f, st.Size()); err != nil {
+	if _, err := (&verifier{r: f, size: st.Size(), anyTurn: anyTurn}).all(); err != nil {
 		return &DamagedError{Path: path, What: err.Error()}
 	}
 	return nil
@@ -45,6 +48,9 @@ func (b *Bolt) Backup(ctx context.Context, path string) (err error) {
 	if b.gone {
 		return ErrClosed
 	}
+	if w := b.wreck.Load(); w != nil {
+		return fmt.Errorf("backup to %s: %w", path, w)
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+newSuffix+"*") // mode 0600
 	if err != nil {
 		return fmt.Errorf("backup: %w", err)
@@ -60,15 +66,43 @@ func (b *Bolt) Backup(ctx context.Context, path string) (err error) {
 		err = cerr
 	}
 	if err != nil {
+		if errors.Is(err, ErrDamaged) {
+			err = b.explain(err)
+		}
 		return fmt.Errorf("backup to %s: %w", path, noSpace(err))
 	}
-	if err := Verify(f.Name()); err != nil {
+	err = verifyFile(f.Name(), true) // before bbolt trusts it
+	if err == nil {
+		if err := inTurn(f.Name()); err != nil {
+			return fmt.Errorf("backup to %s: %w", path, noSpace(err))
+		}
+		err = Verify(f.Name())
+	}
+	if err != nil {
 		return fmt.Errorf("backup to %s: the copy does not match: %w", path, b.explain(err))
 	}
 	if err := place(f.Name(), path); err != nil {
 		return fmt.Errorf("backup: %w", noSpace(err))
 	}
 	return nil
+}
+
+// inTurn gives a copy meta pages as a database has them: bbolt puts the newer
+// one first in all copies, verify wants each in its place.
+func inTurn(path string) error {
+	return guard(func() error {
+		db, err := bbolt.Open(path, 0o600, &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, NoSync: true})
+		if err != nil {
+			return err
+		}
+		for range 2 {
+			if err := db.Update(func(*bbolt.Tx) error { return nil }); err != nil {
+				db.Close()
+				return err
+			}
+		}
+		return db.Close()
+	})
 }
 
 // stoppable is a writer that ends with its context.

@@ -1,15 +1,18 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -27,11 +30,16 @@ type Bolt struct {
 	path   string
 	copies []string // directories of hot copies
 	db     *bbolt.DB
+	file   *os.File // the same; db closes it
 	epoch  Epoch
 
 	queue  chan *request
 	closed chan struct{}  // closed by Close: the writer ends when the queue is empty
 	writer sync.WaitGroup // the one goroutine that writes
+
+	// wreck is set once bbolt has panicked: it has left its locks as they were,
+	// and whoever asked it again would wait for ever.
+	wreck atomic.Pointer[DamagedError]
 
 	mu     sync.RWMutex // held for reading while a View or Backup runs or a commit is queued
 	gone   bool         // guarded by mu: Close has been called
@@ -67,11 +75,11 @@ func open(path string, copies ...string) (*Bolt, error) {
 	}
 	b := &Bolt{path: path, copies: copies, queue: make(chan *request, 1024), closed: make(chan struct{})}
 	var h head
-	db, err := openVerified(path, &h)
+	db, file, err := openVerified(path, &h)
 	if err != nil {
 		return nil, b.explain(err)
 	}
-	b.db, b.epoch = db, h.epoch+1
+	b.db, b.file, b.epoch = db, file, h.epoch+1
 	h.epoch = b.epoch
 	err = guard(func() error {
 		return db.Update(func(tx *bbolt.Tx) error {
@@ -105,6 +113,10 @@ func (b *Bolt) Close() error {
 	}
 	close(b.closed) // nothing is queued any more
 	b.writer.Wait()
+	if w := b.wreck.Load(); w != nil {
+		// The memory map stays until the program ends and would keep the lock.
+		return errors.Join(w, unix.Flock(int(b.file.Fd()), unix.LOCK_UN), b.file.Close())
+	}
 	return b.db.Close()
 }
 
@@ -118,13 +130,23 @@ func (b *Bolt) View(ctx context.Context, fn func(Snapshot) error) error {
 	if b.gone {
 		return ErrClosed
 	}
+	if w := b.wreck.Load(); w != nil {
+		return w
+	}
 	var tx *bbolt.Tx
 	err := guard(func() (err error) { tx, err = b.db.Begin(false); return err })
 	if err != nil {
 		return b.explain(err)
 	}
-	defer tx.Rollback()
-	s := &boltSnapshot{rows: tx.Bucket(topBucketName)}
+	defer func() {
+		if b.wreck.Load() == nil {
+			tx.Rollback()
+		}
+	}()
+	s, err := b.snapshot(tx)
+	if err != nil {
+		return b.explain(err)
+	}
 	err = fn(s)
 	if s.err != nil {
 		return b.explain(s.err)
@@ -132,10 +154,41 @@ func (b *Bolt) View(ctx context.Context, fn func(Snapshot) error) error {
 	return err
 }
 
+// boltSnapshot reads a database. The pages that bbolt would believe blindly are
+// checked each time, as verify does: the file may be damaged since the start.
 type boltSnapshot struct {
 	rows *bbolt.Bucket
+	file io.ReaderAt
+	size int64
+	page int   // bytes of one
 	err  error // the first damage that was met
 	room []byte
+}
+
+func (b *Bolt) snapshot(tx *bbolt.Tx) (*boltSnapshot, error) {
+	st, err := b.file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	s := &boltSnapshot{file: b.file, size: st.Size(), page: b.db.Info().PageSize}
+	err = guard(func() error {
+		if s.rows = tx.Bucket(topBucketName); s.rows == nil {
+			return damage("the records are missing")
+		}
+		return nil
+	})
+	return s, err
+}
+
+// walk checks the pages with the wanted keys and gives leaf their records. It
+// reports false where the records are too few to have pages of their own.
+func (s *boltSnapshot) walk(want func(low, high []byte) bool, leaf func(flags uint32, row, sealed []byte) error) (bool, error) {
+	root := uint64(s.rows.Root())
+	if root == 0 {
+		return false, nil
+	}
+	v := &verifier{r: s.file, size: s.size, pageSize: int64(s.page), pages: uint64(s.size) / uint64(s.page), want: want}
+	return true, v.tree(root, 1, nil, nil, leaf)
 }
 
 // own copies a value out of the memory map, many into one allocation.
@@ -154,7 +207,19 @@ func (s *boltSnapshot) Get(k Key) (v []byte, ok bool, err error) {
 	}
 	row := rowKey(k)
 	err = guard(func() error {
-		sealed := s.rows.Get(row)
+		var sealed []byte
+		paged, err := s.walk(keysAmong([][]byte{row}), func(_ uint32, key, value []byte) error {
+			if bytes.Equal(key, row) {
+				sealed = value
+			}
+			return nil
+		})
+		if err != nil {
+			return damage(err.Error())
+		}
+		if !paged {
+			sealed = s.rows.Get(row)
+		}
 		if sealed == nil {
 			return nil
 		}
@@ -171,6 +236,9 @@ func (s *boltSnapshot) Get(k Key) (v []byte, ok bool, err error) {
 	return v, ok, err
 }
 
+// errEnough ends a walk.
+var errEnough = errors.New("enough")
+
 func (s *boltSnapshot) All(bucket string) iter.Seq2[string, []byte] {
 	return func(yield func(string, []byte) bool) {
 		if err := (Key{bucket, "x"}).check(); err != nil {
@@ -178,6 +246,29 @@ func (s *boltSnapshot) All(bucket string) iter.Seq2[string, []byte] {
 			return
 		}
 		prefix := []byte(bucket + "\x00")
+		behind := []byte(bucket + "\x01")
+		among := func(low, high []byte) bool {
+			return bytes.Compare(low, behind) < 0 && (high == nil || bytes.Compare(high, prefix) > 0)
+		}
+		paged, err := s.walk(among, func(_ uint32, row, sealed []byte) error {
+			if !bytes.HasPrefix(row, prefix) {
+				return nil
+			}
+			payload, err := unseal(row, sealed)
+			if err != nil {
+				return fmt.Errorf("record %s: %w", splitRow(row), err)
+			}
+			if !yield(string(row[len(prefix):]), s.own(payload)) {
+				return errEnough
+			}
+			return nil
+		})
+		if paged {
+			if err != nil && !errors.Is(err, errEnough) {
+				s.err = damage(err.Error())
+			}
+			return
+		}
 		c := s.rows.Cursor()
 		row := prefix
 		for first := true; s.err == nil; first = false {
@@ -211,7 +302,7 @@ func (s *boltSnapshot) All(bucket string) iter.Seq2[string, []byte] {
 }
 
 // openVerified opens an existing file under its lock, and only after verify.
-func openVerified(path string, h *head) (db *bbolt.DB, err error) {
+func openVerified(path string, h *head) (db *bbolt.DB, file *os.File, err error) {
 	opts := *bbolt.DefaultOptions
 	opts.FreelistType = bbolt.FreelistMapType
 	// A free list on the disk has no checksum, and a wrong one lets a later
@@ -231,6 +322,7 @@ func openVerified(path string, h *head) (db *bbolt.DB, err error) {
 			f.Close()
 			return nil, err
 		}
+		file = f
 		return f, nil
 	}
 	err = guard(func() error {
@@ -240,7 +332,7 @@ func openVerified(path string, h *head) (db *bbolt.DB, err error) {
 	if errors.Is(err, berrors.ErrTimeout) {
 		err = ErrInUse
 	}
-	return db, err
+	return db, file, err
 }
 
 // admit locks the file as bbolt does, on the same descriptor, so that nobody
@@ -289,7 +381,11 @@ func (b *Bolt) explain(err error) error {
 		back = fmt.Sprintf(`the newest good copy is %s, %s old: with the master stopped, "verdecmd master --restore" puts it in its place and keeps the damaged file`,
 			c.path, Age(time.Since(c.made)))
 	}
-	return &DamagedError{Path: b.path, What: d.What, Back: back}
+	out := &DamagedError{Path: b.path, What: d.What, Back: back, fault: d.fault}
+	if d.fault {
+		b.wreck.Store(out)
+	}
+	return out
 }
 
 // guard turns a panic of bbolt, and a fault in its memory map, into an error.
@@ -297,7 +393,7 @@ func guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if v := recover(); v != nil {
-			err = damage(fmt.Sprint(v))
+			err = &DamagedError{What: fmt.Sprint(v), fault: true}
 		}
 	}()
 	return fn()

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.etcd.io/bbolt"
@@ -94,11 +96,17 @@ func (b *Bolt) group(first *request) {
 		}
 		break
 	}
+	if w := b.wreck.Load(); w != nil && b.broken == nil {
+		b.broken = fmt.Errorf("%w: %w", ErrStopped, w)
+	}
 	if b.broken != nil {
 		answer(group, b.broken)
 		return
 	}
 	err := guard(func() error {
+		if err := b.checkPaths(group); err != nil {
+			return err
+		}
 		var p *plan
 		err := b.db.View(func(tx *bbolt.Tx) (err error) {
 			p, err = newPlan(tx.Bucket(topBucketName))
@@ -135,6 +143,31 @@ func (b *Bolt) group(first *request) {
 		err = fmt.Errorf("%w, %w", ErrUnknown, b.broken)
 	}
 	answer(group, err)
+}
+
+// checkPaths verifies the pages that a group will read and change. bbolt trusts
+// them: a damaged one can let it free half of the file, for ever or on a
+// goroutine whose panic ends the program.
+func (b *Bolt) checkPaths(group []*request) error {
+	st, err := b.file.Stat()
+	if err != nil {
+		return err
+	}
+	keys, near := [][]byte{headRow}, false
+	for _, r := range group {
+		for _, g := range r.guards {
+			keys = append(keys, rowKey(g.Key))
+		}
+		for _, c := range r.changes {
+			keys = append(keys, rowKey(c.Key))
+			near = near || c.Value == nil // what gets small is joined with what is beside it
+		}
+	}
+	slices.SortFunc(keys, bytes.Compare)
+	if err := verifyPaths(b.file, st.Size(), keys, near); err != nil {
+		return damage(err.Error())
+	}
+	return nil
 }
 
 // answer tells the outcome to all of a group that have none yet: one whose

@@ -19,7 +19,7 @@ const childEnv = "VERDECMD_STORE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
 	child := map[string]func(path string) error{"write": childWrite, "create": childCreate, "full": childFull,
-		"disk": childDisk, "history": childHistory, "restore": childRestore, "slow": childSlow, "eio": childEIO}
+		"disk": childDisk, "history": childHistory, "restore": childRestore, "live": childLive, "slow": childSlow, "eio": childEIO}
 	run, ok := child[os.Getenv(childEnv)]
 	if !ok {
 		os.Exit(m.Run())

@@ -185,20 +185,22 @@ func aside(path, what string, now time.Time) (string, error) {
 // verifies it.
 func prepare(path string, change func(Snapshot, Restored) ([]Change, error), r Restored) error {
 	var h head
-	db, err := openVerified(path, &h)
+	db, file, err := openVerified(path, &h)
 	if err != nil {
 		return err
 	}
 	err = guard(func() error {
 		return db.Update(func(tx *bbolt.Tx) error {
-			rows := tx.Bucket(topBucketName)
-			p, err := newPlan(rows)
+			s, err := (&Bolt{db: db, file: file}).snapshot(tx)
+			if err != nil {
+				return err
+			}
+			p, err := newPlan(s.rows)
 			if err != nil {
 				return err
 			}
 			p.head.epoch += epochLeap
 			if change != nil {
-				s := &boltSnapshot{rows: rows}
 				changes, err := change(s, r)
 				if err = errors.Join(err, s.err); err != nil {
 					return err

@@ -111,6 +111,8 @@ type DamagedError struct {
 	Path string // of the database
 	What string // what does not match
 	Back string // the way back, in words
+
+	fault bool // bbolt has met it unprepared
 }
 
 func (e *DamagedError) Error() string {

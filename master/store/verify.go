@@ -19,7 +19,10 @@ import (
 // The format is that of bbolt 1.x (version 2), with one top bucket and no
 // free list on the disk.
 func verify(r io.ReaderAt, size int64) (head, error) {
-	v := &verifier{r: r, size: size}
+	return (&verifier{r: r, size: size}).all()
+}
+
+func (v *verifier) all() (head, error) {
 	if err := v.metas(); err != nil {
 		return head{}, err
 	}
@@ -64,8 +67,13 @@ type verifier struct {
 	pageSize int64
 	pages    uint64 // high water mark
 	root     uint64
-	owner    []bool // by page: is part of the tree
-	buffers  [maxDepth + 1][]byte
+	anyTurn  bool   // the meta pages may stand as bbolt leaves them in a copy
+	owner    []bool // by page: is part of the tree; nil where only a part of it is walked
+	// want tells whether keys from low on and before high (nil: no bound) are
+	// of interest; nil: all are. With near, so are the pages beside theirs.
+	want    func(low, high []byte) bool
+	near    bool
+	buffers [maxDepth + 1][]byte
 
 	sawTop bool
 	head   *head
@@ -86,7 +94,7 @@ func (v *verifier) metas() error {
 	if v.pageSize < 512 || v.pageSize > 65536 || v.pageSize&(v.pageSize-1) != 0 {
 		return errors.New("meta page 0 is not one of this database")
 	}
-	var newest uint64
+	var txs [2]uint64
 	for i := range uint64(2) {
 		b := make([]byte, pageHeader+boltMetaSize)
 		if _, err := v.r.ReadAt(b, int64(i)*v.pageSize); err != nil {
@@ -104,9 +112,14 @@ func (v *verifier) metas() error {
 		case order.Uint64(m[32:]) != boltNoFreelist:
 			return fmt.Errorf("meta page %d names a free list, which this program never writes", i)
 		}
-		if tx := order.Uint64(m[48:]); i == 0 || tx > newest {
-			newest, v.root, v.pages = tx, order.Uint64(m[16:]), order.Uint64(m[40:])
+		if txs[i] = order.Uint64(m[48:]); i == 0 || txs[1] > txs[0] {
+			v.root, v.pages = order.Uint64(m[16:]), order.Uint64(m[40:])
 		}
+	}
+	// bbolt writes them in turn. An older one that has come back would hide the
+	// last commit.
+	if a, b := txs[0], txs[1]; !v.anyTurn && (a%2 != 0 || b%2 != 1 || a+1 != b && b+1 != a) {
+		return fmt.Errorf("the meta pages are of the transactions %d and %d, one of them is an older one", a, b)
 	}
 	if v.pages < 3 || v.pages > uint64(v.size/v.pageSize) {
 		return fmt.Errorf("the file has %d bytes, its %d pages need %d", v.size, v.pages, v.pages*uint64(v.pageSize))
@@ -147,7 +160,7 @@ func (v *verifier) page(id uint64, depth int) ([]byte, error) {
 	if id+more >= v.pages {
 		return nil, fmt.Errorf("page %d goes beyond the file", id)
 	}
-	for i := id; i <= id+more; i++ {
+	for i := id; v.owner != nil && i <= id+more; i++ {
 		if v.owner[i] {
 			return nil, fmt.Errorf("page %d is used twice", i)
 		}
@@ -184,12 +197,19 @@ func (v *verifier) walk(page []byte, id uint64, depth int, low, high []byte, lea
 		}
 		return page[start : start+ksize], start + ksize, nil
 	}
+	// There is no gap anywhere: else a number of elements that is too small
+	// would hide records.
+	behind := uint64(pageHeader + count*pageElement)
 	var before []byte
 	for i := range count {
 		k, end, err := key(i)
 		if err != nil {
 			return err
 		}
+		if end-uint64(len(k)) != behind {
+			return fmt.Errorf("page %d: element %d is not where it should be", id, i)
+		}
+		behind = end
 		first := i == 0 && flags == pageBranch // bbolt finds smaller keys below it too
 		switch {
 		case i > 0 && bytes.Compare(before, k) >= 0,
@@ -204,6 +224,7 @@ func (v *verifier) walk(page []byte, id uint64, depth int, low, high []byte, lea
 			if end+vsize > uint64(len(page)) {
 				return fmt.Errorf("page %d: element %d lies outside of it", id, i)
 			}
+			behind = end + vsize
 			if err := leaf(order.Uint32(e), k, page[end:end+vsize]); err != nil {
 				return fmt.Errorf("page %d: %w", id, err)
 			}
@@ -213,6 +234,33 @@ func (v *verifier) walk(page []byte, id uint64, depth int, low, high []byte, lea
 		if i+1 < count {
 			if next, _, err = key(i + 1); err != nil {
 				return err
+			}
+		}
+		if v.want != nil {
+			from := k
+			if first {
+				from = low
+			}
+			here := v.want(from, next)
+			if !here && v.near { // beside it?
+				left, right := low, high
+				if i > 0 {
+					if left, _, err = key(i - 1); err != nil {
+						return err
+					}
+					here = v.want(left, k)
+				}
+				if i+1 < count {
+					if i+2 < count {
+						if right, _, err = key(i + 2); err != nil {
+							return err
+						}
+					}
+					here = here || v.want(next, right)
+				}
+			}
+			if !here {
+				continue
 			}
 		}
 		if err := v.tree(order.Uint64(e[8:]), depth+1, k, next, leaf); err != nil {
@@ -260,5 +308,30 @@ func (v *verifier) record(flags uint32, key, value []byte) error {
 		return fmt.Errorf("record %.100q: %w", splitRow(key).String(), err)
 	}
 	v.tally.add(value)
+	return nil
+}
+
+// keysAmong makes a want of keys in byte order.
+func keysAmong(keys [][]byte) func(low, high []byte) bool {
+	return func(low, high []byte) bool {
+		i, _ := slices.BinarySearchFunc(keys, low, bytes.Compare)
+		return i < len(keys) && (high == nil || bytes.Compare(keys[i], high) < 0)
+	}
+}
+
+// verifyPaths checks the newest state of a database, but only the pages on the
+// way to keys, which are in byte order; with near those beside them, too. These
+// are what bbolt reads, and frees, when it changes them.
+func verifyPaths(r io.ReaderAt, size int64, keys [][]byte, near bool) error {
+	v := &verifier{r: r, size: size, want: keysAmong(keys), near: near}
+	if err := v.metas(); err != nil {
+		return err
+	}
+	if err := v.tree(v.root, 0, nil, nil, v.topBucket); err != nil {
+		return err
+	}
+	if !v.sawTop {
+		return errors.New("the records are missing")
+	}
 	return nil
 }
