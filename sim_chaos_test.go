@@ -23,8 +23,7 @@ import (
 // healed, and soon all is known and everybody can log in.
 //
 // VERDECMD_L2_HISTORIES is how many histories there are (100), VERDECMD_L2_STEPS
-// how long each is X, VERDECMD_L2_SEED plays one alone,
-// or so many from it on.
+// how long each is (30 steps of 2 s on average), VERDECMD_L2_SEED plays one alone.
 // The same seed is the same users and faults; who is first at one instant may
 // differ.
 func TestSimChaos(t *testing.T) {
