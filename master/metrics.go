@@ -36,30 +36,25 @@ func (b backend) Metrics() []monitor.Metric {
 	held := family("verdecmd_server_sessions", "Sessions on a server.", "gauge")
 	reserved := family("verdecmd_server_reservations", "Places held on a server.", "gauge")
 	states := family("verdecmd_sessions", "Sessions by state.", "gauge")
-	places := 0
-	m.with(func(c *cluster.Cluster) {
-		for _, s := range c.Servers() {
-			id := strconv.FormatUint(s.ID, 10)
-			n, r := c.Counts(s.ID)
-			servers.Samples = append(servers.Samples, one(1, "server", id, "name", s.Name, "state", string(s.State), "link", c.Link(s, now)))
-			held.Samples = append(held.Samples, one(float64(n), "server", id))
-			reserved.Samples = append(reserved.Samples, one(float64(r), "server", id))
-			if s.Reported.IsZero() {
-				continue
-			}
-			cpu.Samples = append(cpu.Samples, one(s.Load.CPUBusy, "server", id))
-			free.Samples = append(free.Samples, one(float64(s.Load.MemoryFree), "server", id))
-			total.Samples = append(total.Samples, one(float64(s.Load.MemoryTotal), "server", id))
-			snap.Samples = append(snap.Samples, one(float64(s.Load.SnapFree), "server", id))
-			age.Samples = append(age.Samples, one(now.Sub(s.Reported).Seconds(), "server", id))
+	all, inState, places := m.measured(now)
+	for _, s := range all {
+		server := []string{"server", strconv.FormatUint(s.id, 10)}
+		add := func(m *monitor.Metric, v float64) { m.Samples = append(m.Samples, one(v, server...)) }
+		servers.Samples = append(servers.Samples, one(1, "server", server[1], "name", s.name, "state", string(s.state), "link", s.link))
+		add(&held, float64(s.sessions))
+		add(&reserved, float64(s.reserved))
+		if s.age < 0 {
+			continue
 		}
-		by := map[string]int{}
-		c.EachSession(func(x *cluster.Session) { by[x.State()]++ })
-		for _, state := range []string{cluster.Starting, cluster.Running, cluster.Hung, cluster.Stopping, cluster.Aborting, cluster.Lost, cluster.Failed} {
-			states.Samples = append(states.Samples, one(float64(by[state]), "state", state))
-		}
-		_, places = c.Total()
-	})
+		add(&cpu, s.load.CPUBusy)
+		add(&free, float64(s.load.MemoryFree))
+		add(&total, float64(s.load.MemoryTotal))
+		add(&snap, float64(s.load.SnapFree))
+		add(&age, s.age.Seconds())
+	}
+	for _, state := range []string{cluster.Starting, cluster.Running, cluster.Hung, cluster.Stopping, cluster.Aborting, cluster.Lost, cluster.Failed} {
+		states.Samples = append(states.Samples, one(float64(inState[state]), "state", state))
+	}
 	jobs := family("verdecmd_jobs", "Jobs under way, by action.", "gauge")
 	by := map[string]int{"logoffuser": 0, "shutdownuser": 0, "abortuser": 0, backupAction: 0}
 	for _, j := range m.jobs.List(false) {
@@ -99,6 +94,37 @@ func (b backend) Metrics() []monitor.Metric {
 		monitor.Gauge("verdecmd_uptime_seconds", "Time since the start of the master.", now.Sub(m.started).Seconds()),
 	}
 	return append(out, processMetrics(m.started)...)
+}
+
+// measured is what the figures of a server are made of.
+type measured struct {
+	id                 uint64
+	name, link         string
+	state              cluster.State
+	sessions, reserved int
+	load               cluster.Load
+	age                time.Duration // of its last report; negative: none yet
+}
+
+// measured copies what figures are made of: reports wait meanwhile, so they are
+// made afterwards.
+func (m *Master) measured(now time.Time) (all []measured, inState map[string]int, places int) {
+	inState = map[string]int{}
+	m.with(func(c *cluster.Cluster) {
+		servers := c.Servers()
+		all = make([]measured, len(servers))
+		for i, s := range servers {
+			x := measured{id: s.ID, name: s.Name, link: c.Link(s, now), state: s.State, load: s.Load, age: -1}
+			x.sessions, x.reserved = c.Counts(s.ID)
+			if !s.Reported.IsZero() {
+				x.age = max(0, now.Sub(s.Reported))
+			}
+			all[i] = x
+		}
+		c.EachSession(func(x *cluster.Session) { inState[x.State()]++ })
+		_, places = c.Total()
+	})
+	return all, inState, places
 }
 
 // processMetrics are the figures that all programs tell under these names.

@@ -160,6 +160,13 @@ func (f *fleet) steady(ctx context.Context, r *Figures) error {
 		return err
 	}
 	r.RSSSessions = f.child.rss()
+	lost, err := f.count(ctx) // while they came for the first time
+	if err != nil {
+		return err
+	}
+	if err := wait(ctx, f.o.Interval); err != nil { // what was held back comes late
+		return err
+	}
 	before, err := f.child.figures()
 	if err != nil {
 		return err
@@ -189,28 +196,29 @@ func (f *fleet) steady(ctx context.Context, r *Figures) error {
 		r.AgeP50, r.AgeP99, r.AgeMax = after.ages[n/2], after.ages[n*99/100], after.ages[n-1]
 	}
 	f.say("%.0f reports a second: %.1f %% of a core, %.0f µs each, p99 %.1f ms late", r.ReportsPerS, r.CPU, r.ReportCPU, 1e3*r.Late.P99)
-	return f.count(ctx, r)
+	r.Lost, err = f.count(ctx)
+	r.Lost -= lost
+	return err
 }
 
-// count compares what was sent with what was taken in, all reports held back
-// for a moment. What was on its way when a link broke is lost.
-func (f *fleet) count(ctx context.Context, r *Figures) error {
+// count tells how many reports were sent and not taken in, all reports held
+// back for a moment. What was on its way when a link broke is lost.
+func (f *fleet) count(ctx context.Context) (lost int64, err error) {
 	f.pause.Lock()
 	defer f.pause.Unlock()
-	for range 40 {
-		if err := wait(ctx, 50*time.Millisecond); err != nil {
-			return err
+	for try := range 8 {
+		if err := wait(ctx, time.Duration(try+1)*50*time.Millisecond); err != nil {
+			return 0, err
 		}
 		now, err := f.child.figures()
 		if err != nil {
-			return err
+			return 0, err
 		}
-		if r.Lost = f.sent.Load() - int64(now.late.Count()); r.Lost == 0 {
-			return nil
+		if lost = f.sent.Load() - int64(now.late.Count()); lost == 0 {
+			break
 		}
 	}
-	f.say("%d reports that were sent have not been taken in", r.Lost)
-	return nil
+	return lost, nil
 }
 
 // busy measures the hours of work: users come and go, and administrators look.
@@ -300,7 +308,7 @@ func (f *fleet) restart(ctx context.Context, r *Figures) error {
 		r.KnownS = time.Since(began).Seconds()
 	}
 	f.say("killed and started again: it answers after %.0f ms, all are back after %.1f s", 1e3*r.RestartS, r.BackS)
-	return f.count(ctx, r)
+	return nil
 }
 
 // restartAlone measures a restart that no satellite disturbs: what it takes to
