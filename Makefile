@@ -93,6 +93,8 @@ bench: ## the benchmarks, and from them docs/performance.md
 	@packaging/setup/setup --need demo
 	@$(MAKE) --no-print-directory build guest tools
 	@{ go test -run '^$$' -bench '^Benchmark(Choose|Floor|Ping|Servers10k)$$' -benchmem -count 5 ./master/placement ./monitor; \
+		go test -run '^$$' -bench '^BenchmarkCommit$$' -count 3 ./master/store; \
+		go test -run '^$$' -bench '^BenchmarkOpen$$' -benchtime 5x ./master/store; \
 		go test -run '^$$' -bench '^BenchmarkStart$$' -benchtime 15x ./satellite/desktop/qemu; \
 		go test -run '^$$' -bench '^BenchmarkBoot$$' -benchtime 5x ./satellite/desktop/qemu; } | $(TOOLS)/benchtable docs/performance.md
 

@@ -2,7 +2,6 @@ package store
 
 import (
 	"bufio"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -137,21 +136,5 @@ func TestFullDisk(t *testing.T) {
 	out, err := child(t, "full", filepath.Join(t.TempDir(), "verdecmd.db")).Output()
 	if err != nil {
 		t.Errorf("%v: %s", err, out)
-	}
-}
-
-func BenchmarkOpen(b *testing.B) {
-	for _, n := range []int{1_000, 100_000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			path := filepath.Join(b.TempDir(), "verdecmd.db")
-			fill(b, path, n)
-			st, _ := os.Stat(path)
-			b.ReportMetric(float64(st.Size())/float64(n), "B/record")
-			b.ResetTimer()
-			for b.Loop() {
-				s := openTest(b, path)
-				s.Close()
-			}
-		})
 	}
 }
