@@ -32,6 +32,7 @@ type simSat struct {
 	host   *fake.Host
 	state  string // directory
 	starts int
+	killed int       // the start that was killed last; guarded by simWorld.mu
 	up     time.Time // of the computer
 	cancel context.CancelFunc
 	done   chan error
@@ -79,7 +80,7 @@ func (s *simSat) begin() {
 		Local: bufconn.Listen(1), Accounts: simAccounts{home: filepath.Join(w.dir, "home")}, Masters: masters, Dial: dial,
 		Facts: s.facts, Address: s.name, Version: "1.0", Instance: fmt.Sprintf("%s-%d", s.name, s.starts), Jitter: w.jitter(s.number),
 		Session: session.Config{
-			Driver: witness{s.host.Driver(), s}, StateDir: s.state, SnapDir: filepath.Join(s.state, "snap"), DesktopName: "win4",
+			Driver: witness{s.host.Driver(), s, s.starts}, StateDir: s.state, SnapDir: filepath.Join(s.state, "snap"), DesktopName: "win4",
 			Cluster: s.creds.Identity.Cluster, Masters: strings.Join(masters, ", "), MasterLost: 15 * time.Second, PingEvery: 5 * time.Second,
 			Sample:   func() *pb.Load { return s.load() },
 			BootTime: func() time.Duration { return time.Since(s.up) },
@@ -105,12 +106,21 @@ func (s *simSat) load() *pb.Load {
 // at this instant, and so do the desktops.
 func (s *simSat) kill() {
 	s.w.net.kill(s.name)
+	s.dies()
 	next := fmt.Sprintf("%s.%d", filepath.Join(s.w.dir, s.name), s.starts)
 	if err := os.CopyFS(next, os.DirFS(s.state)); err != nil {
 		s.w.t.Fatal(err)
 	}
 	s.stop()
 	s.state = next
+}
+
+// dies keeps the program from starting desktops: from now on it writes to
+// another directory than the next one reads.
+func (s *simSat) dies() {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	s.killed = s.starts
 }
 
 // stop ends the program and waits for it.
@@ -126,6 +136,7 @@ func (s *simSat) stop() {
 // powerOff ends the whole computer; nobody is told.
 func (s *simSat) powerOff() {
 	s.w.net.vanish(s.name)
+	s.dies()
 	for name := range s.w.masters {
 		s.w.net.change(s.name, name, func(p *simPath) { p.hole(true) })
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -144,11 +145,18 @@ func (w *simWorld) desktops() []string {
 // witness sees each process begin and holds S1, S4 and "never twice" against it.
 type witness struct {
 	desktop.Driver
-	sat *simSat
+	sat   *simSat
+	start int // of the program
 }
 
 func (x witness) Start(ctx context.Context, spec desktop.Spec) (desktop.Desktop, error) {
 	x.sat.awake()
+	x.sat.w.mu.Lock()
+	killed := x.sat.killed >= x.start
+	x.sat.w.mu.Unlock()
+	if killed {
+		return nil, errors.New("the program was killed")
+	}
 	d, err := x.Driver.Start(ctx, spec)
 	if err != nil {
 		return nil, err
