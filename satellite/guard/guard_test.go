@@ -171,12 +171,13 @@ func TestJournalThatFails_S1(t *testing.T) {
 		kills   int
 		done    bool
 	}{
-		"a disk that fails":                   {journal: errors.New("input/output error"), alone: true, kills: 1},
-		"a journal that is gone":              {journal: fs.ErrNotExist, alone: true, kills: 1},
-		"gone with all that it named":         {journal: fs.ErrNotExist, alone: true, exists: desktop.ErrGone, kills: 1, done: true},
-		"gone, and its program still lives":   {journal: fs.ErrNotExist, exists: desktop.ErrGone, kills: 1},
-		"an end that cannot be made sure of":  {journal: errors.New("too many open files"), alone: true, exists: errors.New("too many open files"), kills: 1},
-		"nothing wrong and nothing left over": {alone: true, exists: desktop.ErrGone},
+		"a disk that fails":                {journal: errors.New("input/output error"), alone: true, kills: 1},
+		"a journal that is gone":           {journal: fs.ErrNotExist, alone: true, kills: 1},
+		"an entry that somebody removed":   {alone: true, kills: 1},
+		"an end that nobody can tell":      {alone: true, exists: errors.New("too many open files"), kills: 1},
+		"gone with all that it named":      {journal: fs.ErrNotExist, alone: true, exists: desktop.ErrGone, done: true},
+		"gone, and its program still here": {journal: fs.ErrNotExist, exists: desktop.ErrGone},
+		"a session that has ended":         {exists: desktop.ErrGone},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -94,17 +94,16 @@ func (g *guardian) read(ctx context.Context, first chan<- struct{}) {
 	for ctx.Err() == nil {
 		found, err := g.cfg.Journal()
 		g.mu.Lock()
-		switch {
-		case err == nil:
-			g.removed = false
-			if g.desktops = found; !g.known {
-				g.known = true
-				close(first)
-			}
-		case errors.Is(err, fs.ErrNotExist):
-			g.removed = true // what it named may still run
-		default: // nothing is taken off the list for an error
-			g.desktops = merge(g.desktops, found)
+		before := g.desktops
+		g.mu.Unlock()
+		// An entry goes when its process has gone. Whatever else takes it away, a
+		// disk that fails or somebody's hand, takes nothing off the list.
+		all := merge(before, found, g.cfg.Exists)
+		g.mu.Lock()
+		g.desktops, g.removed = all, errors.Is(err, fs.ErrNotExist)
+		if err == nil && !g.known {
+			g.known = true
+			close(first)
 		}
 		g.mu.Unlock()
 		select {
@@ -114,14 +113,14 @@ func (g *guardian) read(ctx context.Context, first chan<- struct{}) {
 	}
 }
 
-// merge is all that are in either list; the newer one tells more of a process.
-func merge(old, now []Desktop) []Desktop {
+// merge is all that are noted now, and those of old that may still run.
+func merge(old, now []Desktop, exists func(Desktop) error) []Desktop {
 	has := map[string]bool{}
 	for _, d := range now {
 		has[d.Session] = true
 	}
 	for _, d := range old {
-		if !has[d.Session] {
+		if !has[d.Session] && !errors.Is(exists(d), desktop.ErrGone) {
 			now = append(now, d)
 		}
 	}
@@ -139,7 +138,7 @@ func (g *guardian) look(now time.Duration) (done bool) {
 	alone := g.cfg.Alone()
 	left, leave := g.post.Look(g.mem.end(), now, alone, desktops, g.kill)
 	g.mem.setBeat(now)
-	if left > 0 && (g.dismissed || removed) { // who wants to leave asks
+	if left > 0 && g.dismissed { // who wants to leave asks
 		left = count(desktops, func(d Desktop) bool { return !errors.Is(g.cfg.Exists(d), desktop.ErrGone) })
 	}
 	return leave || left == 0 && (g.dismissed || removed && alone)
