@@ -14,7 +14,7 @@ import (
 )
 
 // liveTimes is how often the file is damaged while it is open.
-const liveTimes = 120
+const liveTimes = 50
 
 // childLive damages a database under the feet of the program that has it open,
 // again and again. It is a process of its own since a fault in the memory map

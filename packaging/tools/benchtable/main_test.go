@@ -21,6 +21,12 @@ BenchmarkPing/C1-floor-2   100  25000 ns/op
 BenchmarkServers10k/C2-2         1  2600000 ns/op
 BenchmarkServers10k/C2-floor-2   1  2500000 ns/op
 BenchmarkStart-2   1  5 ns/op  50.0 bare-ms  52.0 ours-ms
+BenchmarkCommit/A5-floor-2    1  500000 ns/op
+BenchmarkCommit/A5-2    1  600000 ns/op
+BenchmarkCommit/A6-floor-2    1  30000 ns/op
+BenchmarkCommit/A6-2    1  40000 ns/op
+BenchmarkOpen/A7-floor-2    1  50000000 ns/op
+BenchmarkOpen/A7-2    1  150000000 ns/op
 BenchmarkBoot-2    1  5 ns/op  4000 bare-ms  4040 ours-ms
 PASS
 `
