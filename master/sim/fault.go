@@ -202,6 +202,25 @@ var faults = map[string]fault{
 			}
 		}
 	}},
+	// Another state directory, or another machine with the same certificate: what
+	// it says about sessions proves nothing. Under leases the desktops of a host
+	// without a journal have no guardian any more.
+	"journal gone": {least: 20 * time.Second, most: 2 * time.Minute, neverUnderLease: true, weight: 6, do: func(_ *world, _ *step, c *computer) func() {
+		restart := func() {
+			if c.program != nil {
+				c.program.crash("restarted with another journal")
+			}
+		}
+		was, servers := c.files, len(c.servers)
+		c.files = map[string][]byte{}
+		restart()
+		return func() {
+			if len(c.servers) == servers { // else it was forgotten meanwhile, and is registered anew
+				c.files = was
+				restart()
+			}
+		}
+	}},
 	"clock step": {weight: 4, do: func(_ *world, s *step, c *computer) func() {
 		c.wallOff += time.Duration(int64(s.dice.below(7201))-3600) * time.Second
 		return nil
