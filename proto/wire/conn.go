@@ -17,7 +17,8 @@ type limitConn struct {
 	from   string
 	leave  sync.Once
 	proved atomic.Bool
-	got    int // of a stranger, in bytes; the reader's alone
+	got    int    // of a stranger, in bytes; the reader's alone
+	turn   func() // ends the turn of its handshake; the handshake's alone
 
 	// Guarded by l.mu.
 	place   *list.Element // in l.silent

@@ -25,17 +25,23 @@ type provingCredentials struct {
 // prove returns the credentials of a server.
 func prove(c *Credentials, report Reporter) credentials.TransportCredentials {
 	t := c.ServerTLS()
-	t.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	turns := newTurns()
+	t.GetConfigForClient = func(hello *tls.ClientHelloInfo) (_ *tls.Config, err error) {
 		if l, ok := hello.Conn.(*limitConn); ok {
-			return nil, l.greeted()
+			if err = l.greeted(); err == nil {
+				l.turn, err = turns.take()
+			}
 		}
-		return nil, nil
+		return nil, err
 	}
 	return &provingCredentials{TransportCredentials: credentials.NewTLS(t), refused: &throttle{to: report}}
 }
 
 func (p *provingCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := p.TransportCredentials.ServerHandshake(c)
+	if l, ok := c.(*limitConn); ok && l.turn != nil {
+		l.turn()
+	}
 	if err == nil {
 		if info, err = admitted(c, info); err != nil {
 			conn.Close()
