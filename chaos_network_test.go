@@ -13,9 +13,11 @@ var cuts = []struct {
 	name                  string
 	atSatellite, atMaster string // what is dropped there; empty: nothing
 	seen                  bool   // the master must say that the link is down
+	restart               bool   // the master is killed meanwhile: what it does not know then is not gone
 	took, every           time.Duration
 }{
-	{name: "both ways", atSatellite: "drop", atMaster: "drop", seen: true, took: 20 * time.Second},
+	// For longer than a master waits for satellites after its start.
+	{name: "both ways", atSatellite: "drop", atMaster: "drop", seen: true, restart: true, took: 45 * time.Second},
 	{name: "only from the master", atSatellite: "drop", seen: true, took: 26 * time.Second},
 	{name: "on and off", atSatellite: "drop", atMaster: "drop", took: 15 * time.Second, every: 1500 * time.Millisecond},
 	{name: "20 of 100 packets", atSatellite: "numgen random mod 100 < 20 drop", atMaster: "numgen random mod 100 < 20 drop", took: 15 * time.Second},
@@ -59,6 +61,12 @@ func chaosPartitions(t *testing.T, p plan) {
 			}
 			t.Logf("cut %s: down is seen after %v", cut.name, down)
 			c.note("the master says that %s is down", s.name)
+		}
+		if cut.restart {
+			c.note("kill -9 of the master")
+			c.m.kill()
+			c.m.start()
+			c.until("an answer of the master", func() bool { return answers(c.path("sock")) })
 		}
 		for on := true; time.Now().Before(end); {
 			if cut.every == 0 {
