@@ -149,7 +149,11 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 	for _, p := range host.Problems {
 		log.Error().Msg("this computer cannot run desktops: " + p)
 	}
-	keeper, err := guard.NewKeeper(dir, log.With().Str("part", "guard").Logger())
+	journal, err := session.JournalName(dir)
+	if err != nil {
+		return Config{}, err
+	}
+	keeper, err := guard.NewKeeper(dir, journal, log.With().Str("part", "guard").Logger())
 	if err != nil {
 		return Config{}, err
 	}

@@ -18,7 +18,7 @@ import (
 // guardianCommand is the role in which the satellite starts its own program
 // again, under leases only. Nobody else has a use for it.
 func guardianCommand(log func(level string) zerolog.Logger) *cobra.Command {
-	var dir string
+	var dir, journal string
 	c := &cobra.Command{
 		Use:    guard.Role,
 		Hidden: true,
@@ -35,7 +35,7 @@ func guardianCommand(log func(level string) zerolog.Logger) *cobra.Command {
 			}
 			return guard.Guard(cmd.Context(), guard.Config{
 				Memory:    os.NewFile(guard.MemoryFD, "memory"),
-				Journal:   func() ([]guard.Desktop, error) { return guarded(dir) },
+				Journal:   func() ([]guard.Desktop, error) { return guarded(dir, journal) },
 				Kill:      func(d guard.Desktop) error { return qemu.Kill(d.Process, d.User) },
 				Exists:    func(d guard.Desktop) error { return qemu.Exists(d.Process, d.User) },
 				Alone:     func() bool { return os.Getppid() != parent },
@@ -44,12 +44,13 @@ func guardianCommand(log func(level string) zerolog.Logger) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&dir, guard.DirFlag[2:], "", "the `directory` of the satellite")
+	c.Flags().StringVar(&journal, guard.JournalFlag[2:], "", "the `name` of the journal in it")
 	return c
 }
 
-// guarded is the desktops in a satellite's journal.
-func guarded(dir string) ([]guard.Desktop, error) {
-	entries, err := session.Entries(dir)
+// guarded is the desktops in a satellite's journal of this name.
+func guarded(dir, journal string) ([]guard.Desktop, error) {
+	entries, err := session.Entries(dir, journal)
 	var out []guard.Desktop
 	for _, e := range entries {
 		d := guard.Desktop{Session: e.Spec.Session, User: e.Spec.User, Process: e.Process}

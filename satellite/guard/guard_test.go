@@ -24,7 +24,7 @@ import (
 // TestMain is also the guardian: its journal is a directory with files that
 // hold process numbers.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 4 && os.Args[1] == Role && os.Args[2] == DirFlag {
+	if len(os.Args) == 6 && os.Args[1] == Role && os.Args[2] == DirFlag {
 		parent, _ := strconv.Atoi(os.Getenv(ParentEnv))
 		err := Guard(context.Background(), Config{
 			Memory:  os.NewFile(MemoryFD, "memory"),
@@ -75,8 +75,8 @@ func TestKeeper_S1(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log strings.Builder
-	keeper := func() *Keeper {
-		k, err := NewKeeper(dir, zerolog.New(&log))
+	keeper := func(journal string) *Keeper {
+		k, err := NewKeeper(dir, journal, zerolog.New(&log))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +96,7 @@ func TestKeeper_S1(t *testing.T) {
 		t.Fatalf("no guardian: %v, log %s", k.Awake(), log.String())
 		return 0
 	}
-	k := keeper()
+	k := keeper("J1")
 	k.keep(bootTime())
 	if k.pid != 0 {
 		t.Error("a guardian before anybody has told of a lease")
@@ -117,8 +117,17 @@ func TestKeeper_S1(t *testing.T) {
 		t.Errorf("guardians %v, want only %d", got, third)
 	}
 
+	// A journal that somebody has put in the place of ours has a guardian of its own.
+	stranger := keeper("J2")
+	stranger.Lease(lease)
+	work(stranger, 0)
+	if got := guardians(dir); !slices.Equal(got, []int{third}) {
+		t.Errorf("guardians %v, want %d to stay", got, third)
+	}
+	stranger.end()
+
 	// Another start of the program: its keeper knows nothing of the first one's.
-	next := keeper()
+	next := keeper("J1")
 	next.Lease(lease)
 	fourth := work(next, 0)
 	var status unix.WaitStatus
@@ -151,7 +160,7 @@ func wait(t *testing.T) {
 }
 
 func guardians(dir string) (out []int) {
-	k := &Keeper{dir: dir}
+	k := &Keeper{dir: dir, journal: "J1"}
 	procs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range procs {
 		if pid, _ := strconv.Atoi(filepath.Base(p)); k.ours(pid) {

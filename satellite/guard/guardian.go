@@ -7,8 +7,8 @@
 // when the lease is over, the guardian that it is awake. Which desktops there
 // are the guardian reads from the journal, in which every one is before it
 // starts, and it kills none but the very process that is noted there. Guardians
-// of earlier programs are dismissed only when a new one is at work, so there is
-// no moment without one; two at once do no harm, since each acts on leases alone
+// of earlier programs with the same journal are dismissed only when a new one is
+// at work, so there is no moment without one; two at once do no harm, since each acts on leases alone
 // that nobody has renewed.
 package guard
 
@@ -31,7 +31,7 @@ type Config struct {
 	Memory *os.File // shared with the satellite
 	// Journal reads the desktops that were started here. With an error the
 	// desktops are those that could be read; fs.ErrNotExist: somebody has removed
-	// the journal.
+	// the journal, or put another in its place.
 	Journal func() ([]Desktop, error)
 	// Kill ends the process of a desktop, and no other: desktop.ErrGone where it
 	// is proven that there is none.
@@ -96,9 +96,7 @@ func (g *guardian) read(ctx context.Context, first chan<- struct{}) {
 		g.mu.Lock()
 		before := g.desktops
 		g.mu.Unlock()
-		// An entry goes when its process has gone. Whatever else takes it away, a
-		// disk that fails or somebody's hand, takes nothing off the list.
-		all := merge(before, found, g.cfg.Exists)
+		all := Merge(before, found, g.gone)
 		g.mu.Lock()
 		g.desktops, g.removed = all, errors.Is(err, fs.ErrNotExist)
 		if err == nil && !g.known {
@@ -113,20 +111,6 @@ func (g *guardian) read(ctx context.Context, first chan<- struct{}) {
 	}
 }
 
-// merge is all that are noted now, and those of old that may still run.
-func merge(old, now []Desktop, exists func(Desktop) error) []Desktop {
-	has := map[string]bool{}
-	for _, d := range now {
-		has[d.Session] = true
-	}
-	for _, d := range old {
-		if !has[d.Session] && !errors.Is(exists(d), desktop.ErrGone) {
-			now = append(now, d)
-		}
-	}
-	return now
-}
-
 // look does what is due now and tells whether the guardian is done.
 func (g *guardian) look(now time.Duration) (done bool) {
 	g.mu.Lock()
@@ -139,10 +123,13 @@ func (g *guardian) look(now time.Duration) (done bool) {
 	left, leave := g.post.Look(g.mem.end(), now, alone, desktops, g.kill)
 	g.mem.setBeat(now)
 	if left > 0 && g.dismissed { // who wants to leave asks
-		left = count(desktops, func(d Desktop) bool { return !errors.Is(g.cfg.Exists(d), desktop.ErrGone) })
+		left = count(desktops, func(d Desktop) bool { return !g.gone(d) })
 	}
 	return leave || left == 0 && (g.dismissed || removed && alone)
 }
+
+// gone tells whether a desktop is proven to be gone.
+func (g *guardian) gone(d Desktop) bool { return errors.Is(g.cfg.Exists(d), desktop.ErrGone) }
 
 func count(desktops []Desktop, f func(Desktop) bool) (n int) {
 	for _, d := range desktops {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -17,11 +18,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Role is the argument by which the program becomes a guardian, and DirFlag the
-// one that names the satellite's directory.
+// Role is the argument by which the program becomes a guardian. DirFlag names
+// the satellite's directory, and JournalFlag the journal in it: a guardian knows
+// no other.
 const (
-	Role    = "guardian"
-	DirFlag = "--dir"
+	Role        = "guardian"
+	DirFlag     = "--dir"
+	JournalFlag = "--journal"
 )
 
 // ParentEnv is the variable that tells a guardian the process of its satellite.
@@ -39,9 +42,9 @@ const (
 // Keeper keeps a guardian for the desktops of one satellite as long as there is
 // a lease. Use NewKeeper, then Run.
 type Keeper struct {
-	dir string
-	log zerolog.Logger
-	mem *memory
+	dir, journal string
+	log          zerolog.Logger
+	mem          *memory
 
 	kick chan struct{}
 
@@ -57,8 +60,9 @@ type Keeper struct {
 	met    bool // it has shown itself
 }
 
-// NewKeeper is the keeper for the satellite whose directory is dir.
-func NewKeeper(dir string, log zerolog.Logger) (*Keeper, error) {
+// NewKeeper is the keeper for the satellite whose directory is dir; journal is
+// the name of the journal in it.
+func NewKeeper(dir, journal string, log zerolog.Logger) (*Keeper, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -67,7 +71,7 @@ func NewKeeper(dir string, log zerolog.Logger) (*Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Keeper{dir: dir, log: log, mem: mem, kick: make(chan struct{}, 1)}, nil
+	return &Keeper{dir: dir, journal: journal, log: log, mem: mem, kick: make(chan struct{}, 1)}, nil
 }
 
 // Lease implements session.Guard. It may be called at any time.
@@ -230,13 +234,17 @@ func (k *Keeper) launch() (pid int, err error) {
 		}
 		var p *os.Process
 		// The file that runs, whatever is installed under its name by now.
-		if p, err = os.StartProcess("/proc/self/exe", []string{"verdecmd", Role, DirFlag, k.dir}, attr); err == nil {
+		if p, err = os.StartProcess("/proc/self/exe", append([]string{"verdecmd"}, k.args()...), attr); err == nil {
 			pid = p.Pid
 			_ = p.Release() // reap waits
 		}
 	}()
 	<-done
 	return pid, err
+}
+
+func (k *Keeper) args() []string {
+	return []string{Role, DirFlag, k.dir, JournalFlag, k.journal}
 }
 
 // onlyKill takes from the calling thread what a guardian does not need.
@@ -255,8 +263,8 @@ func onlyKill() error {
 	}
 }
 
-// dismiss ends the guardians that earlier programs of this satellite have left:
-// they know of no renewal.
+// dismiss ends the guardians that earlier programs have left: they know of no
+// renewal. One of another journal stays: nobody else knows of its desktops.
 func (k *Keeper) dismiss() {
 	if k.alone {
 		return
@@ -283,10 +291,10 @@ func (k *Keeper) dismiss() {
 	k.alone = true
 }
 
-// ours tells whether a process is a guardian of this satellite.
+// ours tells whether a process is a guardian of this journal.
 func (k *Keeper) ours(pid int) bool {
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || !bytes.HasSuffix(line, []byte("\x00"+Role+"\x00"+DirFlag+"\x00"+k.dir+"\x00")) {
+	if err != nil || !bytes.HasSuffix(line, []byte("\x00"+strings.Join(k.args(), "\x00")+"\x00")) {
 		return false
 	}
 	info, err := os.Stat(fmt.Sprintf("/proc/%d", pid))

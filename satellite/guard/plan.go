@@ -81,6 +81,22 @@ type Desktop struct {
 	Process desktop.Process // PID 0: it was not noted, the UUID tells
 }
 
+// Merge is the list of a guardian when the journal names now and named old
+// before. An entry goes when its process has gone: whatever else takes it away, a
+// disk that fails or somebody's hand, takes nothing off the list.
+func Merge(old, now []Desktop, gone func(Desktop) bool) []Desktop {
+	has := map[string]bool{}
+	for _, d := range now {
+		has[d.Session] = true
+	}
+	for _, d := range old {
+		if !has[d.Session] && !gone(d) {
+			now = append(now, d)
+		}
+	}
+	return now
+}
+
 // Post is what a guardian remembers between two looks.
 type Post struct{ idle time.Duration } // since when there is nothing to guard; 0: there is
 

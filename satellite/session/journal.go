@@ -78,9 +78,30 @@ func (j journal) all() ([]Entry, error) {
 	return out, nil
 }
 
-// Entries reads the journal in the directory of a satellite, as somebody else
-// than its Manager. With an error they are those that could be read.
-func Entries(dir string) ([]Entry, error) { return journal{dir}.read() }
+// Entries reads the journal of this name in the directory of a satellite, as
+// somebody else than its Manager. With an error they are those that could be
+// read; fs.ErrNotExist: there is none, or another.
+func Entries(dir, name string) ([]Entry, error) {
+	j := journal{dir}
+	b, err := os.ReadFile(filepath.Join(dir, "id"))
+	if err != nil {
+		return nil, fmt.Errorf("name of the journal: %w", err)
+	}
+	if now := strings.TrimSpace(string(b)); now != name {
+		return nil, fmt.Errorf("the journal in %s is %q, not %q: %w", dir, now, name, fs.ErrNotExist)
+	}
+	return j.read()
+}
+
+// JournalName names the journal in the directory of a satellite; one that is not
+// there is made.
+func JournalName(dir string) (string, error) {
+	j := journal{dir}
+	if err := j.open(); err != nil {
+		return "", err
+	}
+	return j.identity()
+}
 
 // read reads the entries that can be read; the error is of the first that
 // cannot.
