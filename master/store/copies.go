@@ -69,11 +69,35 @@ func (c Copies) once(ctx context.Context, now time.Time) error {
 		return err
 	}
 	slices.Sort(all)
-	for len(all) > c.Keep {
-		if err := os.Remove(all[0]); err != nil {
+	for _, f := range surplus(all, c.Keep) {
+		if err := os.Remove(f); err != nil {
 			return err
 		}
-		all = all[1:]
 	}
 	return nil
+}
+
+// crowd is the time within which only the newest of several copies stays: a
+// master that is started again and again must not push out those of the hours
+// before.
+const crowd = 10 * time.Minute
+
+// surplus are the copies, oldest first, that are not kept.
+func surplus(all []string, keep int) (out []string) {
+	made := func(f string) time.Time {
+		t, err := time.Parse(copyName, filepath.Base(f))
+		if err != nil {
+			return time.Time{} // somebody else's name
+		}
+		return t
+	}
+	n := len(all)
+	for i, f := range all {
+		crowded := i+1 < len(all) && !made(f).IsZero() && made(all[i+1]).Sub(made(f)) < crowd
+		if crowded || n > keep {
+			out = append(out, f)
+			n--
+		}
+	}
+	return out
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,6 +49,33 @@ func TestCopies(t *testing.T) {
 		if got[i] != want[i] {
 			t.Errorf("got %v, want %v", got, want)
 		}
+	}
+}
+
+// A master that is started again every minute keeps its copies of the hours
+// before.
+func TestSurplus(t *testing.T) {
+	at := func(minutes ...int) (out []string) {
+		for _, m := range minutes {
+			out = append(out, time.Date(2026, 1, 1, 0, m, 0, 0, time.UTC).Format(copyName))
+		}
+		return out
+	}
+	tests := map[string]struct {
+		all, want []string
+	}{
+		"few":            {at(0, 60, 120), nil},
+		"too many":       {at(0, 60, 120, 180, 240), at(0, 60)},
+		"a crash loop":   {at(0, 60, 61, 62, 63), at(60, 61, 62)},
+		"both":           {at(0, 60, 120, 180, 181), at(0, 180)},
+		"another's name": {append([]string{"verdecmd-1.db"}, at(0, 60)...), nil},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := surplus(test.all, 3); !slices.Equal(got, test.want) {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+		})
 	}
 }
 
