@@ -91,13 +91,13 @@ func surplus(all []string, keep int) (out []string) {
 		}
 		return t
 	}
-	n := len(all)
+	var kept []string
 	for i, f := range all {
-		crowded := i+1 < len(all) && !made(f).IsZero() && made(all[i+1]).Sub(made(f)) < crowd
-		if crowded || n > keep {
+		if i+1 < len(all) && !made(f).IsZero() && made(all[i+1]).Sub(made(f)) < crowd {
 			out = append(out, f)
-			n--
+		} else {
+			kept = append(kept, f)
 		}
 	}
-	return out
+	return append(out, kept[:max(0, len(kept)-keep)]...)
 }
