@@ -3,7 +3,11 @@ package sim
 import (
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
+
+	"verdecmd/master/cluster"
 )
 
 // fault is a kind of fault: how long it lasts and what it does. It returns how
@@ -84,10 +88,22 @@ var faults = map[string]fault{
 		return func() { add(-1) }
 	}},
 
-	"master crash": {weight: 10, do: func(w *world, _ *step, _ *computer) func() {
-		if m := w.master(); m != nil {
-			m.crash("killed")
+	"master crash": {weight: 10, do: func(w *world, s *step, _ *computer) func() {
+		crash := func() {
+			if m := w.master(); m != nil {
+				m.crash("killed")
+			}
 		}
+		if s.dice.chance(60) {
+			crash()
+			return nil
+		}
+		// The newest session of all has ended just before: its number must not be
+		// given again.
+		if x := w.newestDesktop(); x != nil {
+			x.end("crash")
+		}
+		w.queue.push(w.time+s.dice.between(500*time.Millisecond, 3*time.Second), crash)
 		return nil
 	}},
 	"master dies at a commit": {weight: 10, do: func(w *world, s *step, _ *computer) func() {
@@ -142,8 +158,12 @@ var faults = map[string]fault{
 		w.disk.full++
 		return func() { w.disk.full-- }
 	}},
-	"slow commit": {least: 2 * time.Second, most: 40 * time.Second, weight: 5, do: func(w *world, _ *step, _ *computer) func() {
+	// Commits that are slow give time for much to happen in between.
+	"slow commit": {least: 5 * time.Second, most: 40 * time.Second, weight: 8, do: func(w *world, s *step, _ *computer) func() {
 		w.disk.slow++
+		for range 2 + s.dice.below(5) {
+			w.queue.push(w.time+s.dice.between(0, s.lasts), func() { w.disturb(&s.dice) })
+		}
 		return func() { w.disk.slow-- }
 	}},
 	"unknown commit": {least: 10 * time.Second, most: time.Minute, weight: 8, do: func(w *world, s *step, _ *computer) func() {
@@ -203,9 +223,9 @@ var faults = map[string]fault{
 		}
 	}},
 	// Another state directory, or another machine with the same certificate: what
-	// it says about sessions proves nothing. Under leases the desktops of a host
-	// without a journal have no guardian any more.
-	"journal gone": {least: 20 * time.Second, most: 2 * time.Minute, neverUnderLease: true, weight: 6, do: func(_ *world, _ *step, c *computer) func() {
+	// it says about sessions proves nothing. Under leases the guardian of the
+	// journal before ends its desktops.
+	"journal gone": {least: 20 * time.Second, most: 2 * time.Minute, weight: 6, do: func(_ *world, _ *step, c *computer) func() {
 		restart := func() {
 			if c.program != nil {
 				c.program.crash("restarted with another journal")
@@ -285,6 +305,55 @@ func whileDesk(of func(*world) *int) func(*world, *step, *computer) func() {
 		*of(w)++
 		return func() { *of(w)-- }
 	}
+}
+
+// disturb lets something happen to a server that has a claim under way, or to
+// any.
+func (w *world) disturb(d *dice) {
+	m := w.master()
+	if m == nil {
+		return
+	}
+	c := w.computers[d.below(len(w.computers))]
+	for _, r := range m.cluster.Reservations() {
+		if r.Connecting {
+			c = w.hostOf[r.Server]
+		}
+	}
+	switch k := m.lines[c.server(m)]; {
+	case k == nil:
+	case d.chance(40):
+		w.setState(m, k.server, cluster.Offline, 300000+d.below(1000000))
+	case d.chance(50):
+		k.severed = true
+		k.changed()
+		m.hangUp(k)
+	case c.program != nil:
+		c.program.crash("killed during a slow commit")
+	}
+}
+
+// newestDesktop is that of the highest session number, if it lives.
+func (w *world) newestDesktop() *process {
+	number := func(session string) int {
+		n, err := strconv.Atoi(strings.TrimPrefix(session, "s"))
+		if err != nil {
+			return 0
+		}
+		return n
+	}
+	most := 0
+	for id := range w.grants {
+		most = max(most, number(id))
+	}
+	for _, c := range w.computers {
+		for _, x := range c.procs {
+			if number(x.session) == most {
+				return x
+			}
+		}
+	}
+	return nil
 }
 
 // partition holds up what goes one way or both.

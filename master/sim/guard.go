@@ -12,20 +12,21 @@ import (
 // program that has started it, and ends with the boot.
 type guardian struct {
 	actor
-	c      *computer
-	pid    int
-	boot   uint64
-	parent *program
-	code   simulated.Guardian
-	ticked time.Duration
+	c       *computer
+	pid     int
+	boot    uint64
+	parent  *program
+	journal string
+	code    simulated.Guardian
+	ticked  time.Duration
 }
 
 // Guard implements simulated.Host.
-func (p *program) Guard(code simulated.Guardian) (int, error) {
+func (p *program) Guard(journal string, code simulated.Guardian) (int, error) {
 	p.host()
 	c, w := p.c, p.c.w
 	c.lastPID++
-	g := &guardian{c: c, pid: c.lastPID, boot: c.boots, parent: p, code: code}
+	g := &guardian{c: c, pid: c.lastPID, boot: c.boots, parent: p, journal: journal, code: code}
 	c.guards = append(c.guards, g)
 	w.note("guardian starts", c.name, g.pid)
 	d := p.dice.of("guardian", uint64(g.pid))
@@ -68,10 +69,12 @@ func (c *computer) guarded() bool {
 func (c *computer) works() bool { return c.program != nil && c.program.frozen == 0 }
 
 // Guards implements simulated.Host.
-func (p *program) Guards() []int {
+func (p *program) Guards(journal string) []int {
 	var out []int
 	for _, g := range p.c.guardians() {
-		out = append(out, g.pid)
+		if g.journal == journal {
+			out = append(out, g.pid)
+		}
 	}
 	return out
 }
@@ -102,19 +105,36 @@ func (g *guardian) Read(name string) ([]byte, bool) {
 // Alone implements simulated.GuardHost.
 func (g *guardian) Alone() bool { return g.parent.dead }
 
+// find is the process of a desktop that the guardian means, nil for none.
+func (g *guardian) find(uuid string, pid int) *process {
+	i := slices.IndexFunc(g.c.procs, func(x *process) bool { return x.uuid == uuid && (pid == 0 || x.pid == pid) })
+	if i < 0 {
+		return nil
+	}
+	return g.c.procs[i]
+}
+
+// Exists implements simulated.GuardHost.
+func (g *guardian) Exists(_, uuid string, pid int) error {
+	if g.find(uuid, pid) == nil {
+		return simulated.ErrGone
+	}
+	return nil
+}
+
 // Kill implements simulated.GuardHost.
 func (g *guardian) Kill(session, uuid string, pid int) error {
 	c, w := g.c, g.c.w
-	i := slices.IndexFunc(c.procs, func(x *process) bool { return x.uuid == uuid && (pid == 0 || x.pid == pid) })
-	if i < 0 {
+	x := g.find(uuid, pid)
+	if x == nil {
 		return simulated.ErrGone
 	}
-	x := c.procs[i]
 	w.note("guardian kills", c.name, session, x.pid)
 	w.count("guardian kills")
 	switch {
 	case x.session != session:
 		w.fail("S7", "the guardian of %s means session %s and hits %s of %s (pid %d)", c.name, session, x.session, x.user, x.pid)
+	case string(c.files["id"]) != g.journal: // the present program has another one, and knows of none of these
 	case c.self == 0 || c.clock().Boot-c.leaseAt <= c.self:
 		w.fail("S7", "the guardian of %s ends session %s of %s (pid %d), whose lease is not over", c.name, session, x.user, x.pid)
 	}
@@ -133,6 +153,26 @@ var guardFaults = map[string]fault{
 			}
 		}
 		return nil
+	}},
+	// Both at once, as by the kernel when memory is short, and no master to be
+	// reached: the program that the service manager starts again must know that
+	// its desktops have a lease.
+	"satellite and its guardian killed": {least: 40 * time.Second, most: 3 * time.Minute, weight: 6, do: func(w *world, _ *step, c *computer) func() {
+		if !c.works() {
+			return nil
+		}
+		c.cut[up]++
+		c.cut[down]++
+		for _, g := range slices.Clone(c.guardians()) {
+			g.end()
+		}
+		c.program.crash("killed, with its guardian")
+		w.recheck(c)
+		return func() {
+			c.cut[up]--
+			c.cut[down]--
+			w.recheck(c)
+		}
 	}},
 	"guardian frozen": {least: time.Second, most: 20 * time.Second, weight: 4, do: func(w *world, _ *step, c *computer) func() {
 		if !c.works() || len(c.guardians()) == 0 {
