@@ -113,10 +113,10 @@ type Host interface {
 
 	// Guard starts a guardian as a process of its own: it ticks soon, and every
 	// second until it leaves, whatever becomes of this program. Guards are the
-	// processes of all guardians on this host, also of earlier programs; EndGuard
-	// ends one.
-	Guard(g Guardian) (pid int, err error)
-	Guards() []int
+	// processes of all guardians of a journal on this host, also of earlier
+	// programs; EndGuard ends one.
+	Guard(journal string, g Guardian) (pid int, err error)
+	Guards(journal string) []int
 	EndGuard(pid int)
 
 	// LoggedIn ends a Login.
@@ -142,6 +142,8 @@ type GuardHost interface {
 	// Kill ends the process of a desktop and no other: ErrGone where there is
 	// none. With pid 0 the uuid tells.
 	Kill(session, uuid string, pid int) error
+	// Exists is nil where there is one.
+	Exists(session, uuid string, pid int) error
 	// Alone tells whether the program that started the guardian is gone.
 	Alone() bool
 }

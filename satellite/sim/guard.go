@@ -37,7 +37,7 @@ func (s *satellite) keep() {
 	if !k.told {
 		return
 	}
-	if k.pid != 0 && !slices.Contains(s.host.Guards(), k.pid) {
+	if k.pid != 0 && !slices.Contains(s.host.Guards(s.journal), k.pid) {
 		k.pid, k.mem.beat = 0, 0
 	}
 	switch guard.Next(k.mem.end, k.pid != 0, k.began, k.mem.beat, s.now.Boot) {
@@ -58,7 +58,7 @@ func (s *satellite) keep() {
 func (s *satellite) startGuard() {
 	k := &s.keeper
 	k.mem.beat = 0
-	if pid, err := s.host.Guard(&guardian{mem: k.mem}); err == nil {
+	if pid, err := s.host.Guard(s.journal, &guardian{mem: k.mem, journal: s.journal}); err == nil {
 		k.pid, k.began = pid, s.now.Boot
 	}
 }
@@ -70,7 +70,7 @@ func (s *satellite) dismiss() {
 		return
 	}
 	k.alone = true
-	for _, pid := range s.host.Guards() {
+	for _, pid := range s.host.Guards(s.journal) {
 		if pid != k.pid {
 			s.host.EndGuard(pid)
 		}
@@ -88,9 +88,11 @@ func (s *satellite) secured() error {
 
 // guardian is a simulated.Guardian.
 type guardian struct {
-	mem  *memory
-	post guard.Post
-	read map[string]noted // by file: what it has read, to be read again when it has changed
+	mem     *memory
+	journal string
+	list    []guard.Desktop
+	post    guard.Post
+	read    map[string]noted // by file: what it has read, to be read again when it has changed
 }
 
 type noted struct {
@@ -100,7 +102,22 @@ type noted struct {
 
 // Tick implements simulated.Guardian.
 func (g *guardian) Tick(h simulated.GuardHost) bool {
-	var desktops []guard.Desktop
+	g.list = guard.Merge(g.list, g.noted(h), func(d guard.Desktop) bool {
+		return errors.Is(h.Exists(d.Session, d.Process.UUID, d.Process.PID), simulated.ErrGone)
+	})
+	now := h.Clock().Boot
+	_, leave := g.post.Look(g.mem.end, now, h.Alone(), g.list, func(d guard.Desktop) bool {
+		return errors.Is(h.Kill(d.Session, d.Process.UUID, d.Process.PID), simulated.ErrGone)
+	})
+	g.mem.beat = now
+	return !leave
+}
+
+// noted is what its journal names, if that is still there.
+func (g *guardian) noted(h simulated.GuardHost) (out []guard.Desktop) {
+	if id, _ := h.Read(idFile); string(id) != g.journal {
+		return nil
+	}
 	for _, file := range h.Files() {
 		name, ok := strings.CutPrefix(file, entries)
 		if !ok {
@@ -119,12 +136,7 @@ func (g *guardian) Tick(h simulated.GuardHost) bool {
 			}
 			g.read[file] = was
 		}
-		desktops = append(desktops, was.desktop)
+		out = append(out, was.desktop)
 	}
-	now := h.Clock().Boot
-	_, leave := g.post.Look(g.mem.end, now, h.Alone(), desktops, func(d guard.Desktop) bool {
-		return errors.Is(h.Kill(d.Session, d.Process.UUID, d.Process.PID), simulated.ErrGone)
-	})
-	g.mem.beat = now
-	return !leave
+	return out
 }

@@ -189,14 +189,14 @@ func (c *computer) LoggedIn(id uint64, o simulated.Outcome) {
 
 func (c *computer) Random() uint64 { return c.rnd.Uint64() }
 
-func (c *computer) Guard(g simulated.Guardian) (int, error) {
+func (c *computer) Guard(_ string, g simulated.Guardian) (int, error) {
 	c.note("guard")
 	c.pid++
 	c.guards = append(c.guards, &watch{computer: c, pid: c.pid, code: g, program: c.programs})
 	return c.pid, nil
 }
 
-func (c *computer) Guards() (out []int) {
+func (c *computer) Guards(string) (out []int) {
 	for _, g := range c.guards {
 		out = append(out, g.pid)
 	}
@@ -218,6 +218,13 @@ type watch struct {
 }
 
 func (g *watch) Alone() bool { return g.program != g.programs || g.dead }
+
+func (g *watch) Exists(id, uuid string, pid int) error {
+	if d := g.desks[id]; d == nil || d.uuid != uuid {
+		return simulated.ErrGone
+	}
+	return nil
+}
 
 func (g *watch) Kill(id, uuid string, pid int) error {
 	d := g.desks[id]

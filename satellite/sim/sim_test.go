@@ -481,7 +481,7 @@ func TestGuardianReplaced_S1(t *testing.T) {
 	}
 	w.tick(6 * time.Second)
 	if len(w.guards) != 1 || w.guards[0] == first {
-		t.Errorf("the frozen guardian was not replaced: %v", w.Guards())
+		t.Errorf("the frozen guardian was not replaced: %v", w.Guards(""))
 	}
 	for range 3 { // the new one shows itself; bob's login is tried again
 		w.tick(time.Second)
@@ -502,7 +502,7 @@ func TestGuardianReplaced_S1(t *testing.T) {
 	}
 	w.tick(time.Second)
 	if len(w.guards) != 1 || w.guards[0] == old {
-		t.Errorf("the guardian of the earlier program was not dismissed: %v", w.Guards())
+		t.Errorf("the guardian of the earlier program was not dismissed: %v", w.Guards(""))
 	}
 	w.EndGuard(w.guards[0].pid)
 	w.tick(time.Second)
