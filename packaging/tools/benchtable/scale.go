@@ -44,7 +44,9 @@ for each N below. The command starts a real master in a process of its own, with
 the admin socket, and connects N simulated satellites to it over TLS, each with its own certificate and address. They say
 hello, report in the slots that they are given, run sessions, take logins in, and come back by the rules of the real
 satellite when the master is killed. After each phase the master's list of users is compared with what the satellites
-run, and the reports that it counted with those that were sent: a run in which they differ fails and writes nothing.
+run: a run in which they differ fails and writes nothing. The reports that it counted are compared with those that were
+sent; what was lost is in the table. The first answer after a restart comes when all records have been read and verified:
+as many as there are sessions and satellites here, not the million of row A7 in the list of goals.
 
 The floor is measured just before by the same satellites against another process of the same program: gRPC as it comes
 with the same TLS, the same messages in the same slots, a bare record in a bbolt file for each claim, and nothing else.
