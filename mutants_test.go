@@ -65,7 +65,7 @@ func TestMutants(t *testing.T) {
 func mutant(t *testing.T, program string, b planted.Described) (text string, found bool) {
 	t.Helper()
 	args := map[string][]string{
-		planted.Simulator: {program, "simulate", "--check", "--histories", strconv.Itoa(mutantHistories), "--seed", "1"},
+		planted.Simulator: {program, "simulate", "--check", "--histories", strconv.Itoa(mutantHistories), "--seed", "1", "--shrink=false"},
 		planted.Chaos:     {"go", "test", "-tags", "mutants", "-count=1", "-run", "^TestChaos$", ".", "-chaos.only", "stranger,satellitekills"},
 		planted.Images:    {"go", "test", "-tags", "mutants", "-count=1", "-run", "^Test(CrashImages|Damage)$", "./master/store"},
 	}[b.By]
