@@ -225,7 +225,10 @@ var faults = map[string]fault{
 	// Another state directory, or another machine with the same certificate: what
 	// it says about sessions proves nothing. Under leases the guardian of the
 	// journal before ends its desktops.
-	"journal gone": {least: 20 * time.Second, most: 2 * time.Minute, weight: 6, do: func(_ *world, _ *step, c *computer) func() {
+	"journal gone": {least: 20 * time.Second, most: 2 * time.Minute, weight: 6, do: func(w *world, _ *step, c *computer) func() {
+		if w.plan.lease && !c.guarded() { // a single fault: its guardian is there
+			return nil
+		}
 		restart := func() {
 			if c.program != nil {
 				c.program.crash("restarted with another journal")
@@ -393,6 +396,14 @@ func (c *computer) resume() {
 		c.w.thaw(&c.program.actor)
 	}
 	c.resumed = c.w.time
+	for _, x := range c.procs { // its users look at once what has become of it
+		if x.dice.chance(50) {
+			u := c.w.byName[x.user]
+			c.w.queue.push(c.w.time+x.dice.between(0, 4*time.Second), func() {
+				c.w.login(&visit{user: u, uid: u.uid, dice: x.dice.of("back"), entry: c})
+			})
+		}
+	}
 	c.touched()
 	c.w.note("resumed", c.name)
 	c.w.recheck(c)

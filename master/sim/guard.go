@@ -158,7 +158,7 @@ var guardFaults = map[string]fault{
 	// reached: the program that the service manager starts again must know that
 	// its desktops have a lease.
 	"satellite and its guardian killed": {least: 40 * time.Second, most: 3 * time.Minute, weight: 6, do: func(w *world, _ *step, c *computer) func() {
-		if !c.works() {
+		if !c.works() || w.plan.lease && !c.guarded() {
 			return nil
 		}
 		c.cut[up]++

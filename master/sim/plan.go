@@ -116,11 +116,11 @@ func newPlan(seed uint64) plan {
 	}
 	for range 4 + d.below(10) {
 		kind := draw(&d, faultWeights)
+		for p.lease && faults[kind].neverUnderLease {
+			kind = draw(&d, faultWeights)
+		}
 		f := faults[kind]
 		lasts := d.between(f.least, f.most)
-		if p.lease && f.neverUnderLease {
-			continue
-		}
 		add(d.between(warmUp, active-lasts), kind, d.below(p.satellites), lasts)
 	}
 	slices.SortStableFunc(p.steps, func(a, b step) int { return int(a.at - b.at) })

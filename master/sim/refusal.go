@@ -45,7 +45,7 @@ var refusals = []refusal{
 	{text: "%w: %s has UID %d in the cluster and %d here; make the accounts the same on all servers"},
 	{text: "server %d runs a session of %s that the master does not own; it is ended or adopted first; %w"},
 	{text: "unknown server", unreachable: "the register is asked first"},
-	{text: "this link has been replaced by a newer one"},
+	{text: "this link has been replaced by a newer one", unreachable: "what comes over such a link is not read any more, and calls are refused before"},
 	{text: "another machine with the same identity is connected"},
 	{text: "the server's link is up"},
 	{text: "the server holds sessions", unreachable: forgetWords},
@@ -84,8 +84,8 @@ var refusals = []refusal{
 	{text: "the desktop could not be started: %s"},
 	{text: "%s has no desktop that could be started: %v. An administrator publishes and deploys one (see DESKTOPS in the README)"},
 	{text: "the account %.40q cannot log in: its name is longer than %d bytes or not UTF-8", unreachable: "all accounts are good"},
-	{text: "the link to the master was replaced meanwhile"},
-	{text: "this satellite has had no lease from the master for too long, so no desktop is started here; log in again in a moment"},
+	{text: "the link to the master was replaced meanwhile", unreachable: again},
+	{text: "this satellite has had no lease from the master for too long, so no desktop is started here; log in again in a moment", unreachable: again},
 	{text: "no new desktop is started here, since nothing makes sure that it ends with its lease (WIN4_VERDE_LOST_SESSIONS=lease): %v; log in again in a moment"},
 	{text: "no session %s here"},
 	{text: "unknown order %v", unreachable: "this master knows no others"},
@@ -93,8 +93,10 @@ var refusals = []refusal{
 	{text: "this master has epoch %d, but epoch %d has been seen: it has been replaced, or its database is an old copy", unreachable: "a master of an earlier epoch refuses the link before"},
 	{text: "order of epoch %d refused, epoch %d has been seen", unreachable: "a link is with one master, and that was welcomed"},
 	{text: "this satellite does not know this kind of order; install the same version as on the master", unreachable: "this master knows no others"},
-	{text: "there is no link to the master"},
+	{text: "there is no link to the master", unreachable: again},
 }
+
+const again = "the satellite repeats such a login by itself"
 
 const forgetWords = "host.Manager.Forget says it in other words"
 
@@ -108,7 +110,7 @@ var fragments = func() (out [][]string) {
 		var parts []string
 		for _, p := range verb.Split(r.text, -1) {
 			if p != "" {
-				parts = append(parts, p)
+				parts = append(parts, generic(p))
 			}
 		}
 		out = append(out, parts)
@@ -116,7 +118,7 @@ var fragments = func() (out [][]string) {
 	return out
 }()
 
-// templates returns the refusals that a text is made of.
+// templates returns the refusals that a generic text is made of.
 func templates(text string) (out []string) {
 next:
 	for i, parts := range fragments {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,9 +17,10 @@ import (
 // it lets the simulator be tested by itself. wrong names a promise that it
 // breaks.
 type honest struct {
-	cfg   simulated.Config
-	host  simulated.Host
-	wrong string
+	cfg     simulated.Config
+	host    simulated.Host
+	wrong   string
+	journal string
 
 	epoch, link, attachment, server uint64
 	up                              bool
@@ -57,11 +59,14 @@ func (s *honest) Begin() error {
 			return err
 		}
 	}
-	if _, ok := s.host.Read("id"); !ok {
-		if err := s.host.Write("id", []byte(s.cfg.Name)); err != nil {
+	id, ok := s.host.Read("id")
+	if !ok {
+		id = strconv.AppendUint(nil, s.host.Random(), 16)
+		if err := s.host.Write("id", id); err != nil {
 			return err
 		}
 	}
+	s.journal = string(id)
 	for _, f := range s.host.Files() {
 		if id, ok := strings.CutPrefix(f, "s/"); ok {
 			b, _ := s.host.Read(f)
@@ -116,7 +121,7 @@ func (s *honest) Open(link uint64) *pb.Hello {
 	s.link, s.up, s.seq = link, false, 0
 	clear(s.calls)
 	s.sent[0] = s.host.Clock().Boot
-	return &pb.Hello{Protocol: wire.Protocol, EpochSeen: s.epoch, Instance: s.cfg.Instance, Journal: s.cfg.Name, Facts: s.cfg.Facts, Address: s.cfg.Name,
+	return &pb.Hello{Protocol: wire.Protocol, EpochSeen: s.epoch, Instance: s.cfg.Instance, Journal: s.journal, Facts: s.cfg.Facts, Address: s.cfg.Name,
 		Report: &pb.Report{Load: s.host.Load(), Sessions: s.sessions()}}
 }
 

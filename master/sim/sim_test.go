@@ -12,7 +12,7 @@ import (
 // keep all promises, under the race detector. "verdecmd simulate --check" lets
 // 2,000 happen with the real satellite's rules.
 func TestHistories(t *testing.T) {
-	sum := Run(context.Background(), Options{Config: Config{Satellite: newHonest("")}, Seed: 1, Histories: 24, Workers: runtime.GOMAXPROCS(0)})
+	sum := Run(context.Background(), Options{Config: Config{Satellite: newHonest("")}, Seed: 1, Histories: 12, Workers: runtime.GOMAXPROCS(0)})
 	for _, h := range sum.Bad {
 		var b strings.Builder
 		Shrink(Config{Satellite: newHonest("")}, h).Print(&b)
