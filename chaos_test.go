@@ -18,6 +18,7 @@ var (
 	chaosMinutes = flag.Int("chaos.minutes", 0, "go round in TestChaos for so many minutes, or until Ctrl-C; 0: once")
 	chaosFreeze  = flag.Duration("chaos.freeze", 12*time.Second, "the longest freeze of a process in TestChaos")
 	chaosFills   = flag.Int("chaos.fills", 1, "how often TestChaos fills a disk in each round")
+	chaosKills   = flag.Int("chaos.kills", 1, "how many times the usual number of kills TestChaos does in each round")
 	chaosOnly    = flag.String("chaos.only", "", "names of groups of TestChaos, separated by commas; empty: all")
 )
 
@@ -83,7 +84,7 @@ func TestChaos(t *testing.T) {
 			if *chaosOnly != "" && !strings.Contains(","+*chaosOnly+",", ","+g.name+",") {
 				continue
 			}
-			p := plan{seed: seed + uint64(i), masterKills: 15, satelliteKills: 10, freezes: 8, longest: *chaosFreeze, fills: *chaosFills}
+			p := plan{seed: seed + uint64(i), masterKills: 15 * *chaosKills, satelliteKills: 10 * *chaosKills, freezes: 8, longest: *chaosFreeze, fills: *chaosFills}
 			wg.Go(func() { t.Run(fmt.Sprintf("%s-%d", g.name, round), func(t *testing.T) { g.f(t, p) }) })
 		}
 		wg.Wait()

@@ -48,7 +48,7 @@ const histories = 2000
 
 var steps = []step{
 	{name: "chaos", in: ".", stops: true, args: []string{"$DIR/cluster.test", "-test.run=^TestChaos$", "-test.timeout=0", "-chaos.seed=$SEED", "-chaos.minutes=$MINUTES",
-		"-chaos.freeze=60s", "-chaos.fills=25", "-chaos.counts=$DIR/counts"}},
+		"-chaos.freeze=60s", "-chaos.kills=3", "-chaos.fills=25", "-chaos.counts=$DIR/counts"}},
 	{name: "histories", in: ".", stops: true, args: []string{"bin/verdecmd", "simulate", "--check", "--histories", "2000", "--seed", "$SEED"}, kind: "histories", count: histories},
 	{name: "cluster-histories", in: ".", env: []string{"VERDECMD_L2_SEED=$SEED", "VERDECMD_L2_HISTORIES=50"},
 		args: []string{"$DIR/cluster.test", "-test.run=^TestSimChaos$", "-test.timeout=0"}, kind: "cluster-histories", count: 50},
