@@ -16,7 +16,7 @@ func TestThresholds(t *testing.T) {
 				h.stats.faults[k] = 1
 			}
 			for _, r := range refusals {
-				h.stats.refusals[r.text] = 1
+				h.stats.refusals[generic(r.text)] = 1
 			}
 			s.add(h)
 		}
