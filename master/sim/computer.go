@@ -49,14 +49,15 @@ type computer struct {
 
 	// What the witness knows.
 
-	epoch   uint64        // highest that was welcomed
-	leaseAt time.Duration // uptime of the last renewal
-	self    time.Duration
-	resumed time.Duration // when it was last woken from a suspend
-	servers []uint64      // numbers that masters gave it
-	ordered map[string]bool
-	gone    bool            // it is not to come back
-	forced  map[string]bool // of ordered: by force if need be
+	epoch      uint64        // highest that was welcomed
+	leaseAt    time.Duration // uptime of the last renewal
+	leaseNoted time.Duration // the same, as it is on the disk
+	self       time.Duration
+	resumed    time.Duration // when it was last woken from a suspend
+	servers    []uint64      // numbers that masters gave it
+	ordered    map[string]bool
+	gone       bool            // it is not to come back
+	forced     map[string]bool // of ordered: by force if need be
 }
 
 // program is one start of a satellite's program, and its simulated.Host.
@@ -120,7 +121,7 @@ func (c *computer) powerOn() {
 	c.boots++
 	c.since, c.bootBase = c.w.time, 20*time.Second
 	c.lastPID = 300 + int(c.boots%3)
-	c.self, c.leaseAt = 0, 0
+	c.self, c.leaseAt, c.leaseNoted = 0, 0, 0
 	c.w.note("power on", c.name)
 	c.startProgram(0)
 	c.w.recheck(c)
@@ -163,7 +164,7 @@ func (c *computer) startProgram(d time.Duration) {
 		p := &program{c: c, n: n, delay: time.Second, logins: map[uint64]func(simulated.Outcome){}, visitor: map[uint64]*user{}, procs: map[string]*process{},
 			starts: map[string]*starting{}, told: map[string]*grant{}, dice: w.dice.of("program", c.number, n)}
 		p.frozen = c.suspended
-		c.program = p
+		c.program, c.leaseAt = p, min(c.leaseAt, c.leaseNoted)
 		facts := c.facts
 		if c.problem {
 			facts = &pb.HostFacts{Hostname: facts.Hostname, Arch: facts.Arch, CpuVendor: facts.CpuVendor, Cpus: facts.Cpus, MemoryBytes: facts.MemoryBytes,

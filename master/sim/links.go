@@ -303,13 +303,14 @@ func (p *program) receive(k *cable, d *pb.Down) {
 				w.fail("S9", "%s obeys master %d, after it has obeyed %d", c.name, x.Welcome.Epoch, c.epoch)
 			}
 			c.epoch = x.Welcome.Epoch
-			c.leaseAt, c.self = k.hello, time.Duration(x.Welcome.LeaseSelfMs)*time.Millisecond
+			c.self = time.Duration(x.Welcome.LeaseSelfMs) * time.Millisecond
+			c.leased(k.hello)
 		}
 	case *pb.Down_Pace:
 		pace = x.Pace
 	case *pb.Down_Lease:
 		if at, ok := k.reports[x.Lease.Report]; ok {
-			c.leaseAt = max(c.leaseAt, at)
+			obeyed = func() { c.leased(max(c.leaseAt, at)) }
 			for seq := range k.reports {
 				if seq <= x.Lease.Report {
 					delete(k.reports, seq)
@@ -342,6 +343,15 @@ func (p *program) receive(k *cable, d *pb.Down) {
 	obeyed()
 	if pace != nil {
 		k.schedule(pace)
+	}
+}
+
+// leased notes a lease that the program has taken in. On a full disk it knows of
+// it only until it ends.
+func (c *computer) leased(at time.Duration) {
+	c.leaseAt = at
+	if c.full == 0 {
+		c.leaseNoted = at
 	}
 }
 
