@@ -88,13 +88,15 @@ func (p *Pacing) Judge(w Window) (why string) {
 			return ""
 		}
 		p.bad = 0
+		before := p.step
 		for p.step+1 < len(steps) && p.at(p.step) == now { // the next that differs
 			p.step++
 		}
 		for p.step+1 < len(steps) && busy*now.Seconds()/p.at(p.step).Seconds() > aimBusy {
 			p.step++
 		}
-		if p.Interval() == now {
+		if p.Interval() == now { // the bound: there is nothing to take back later
+			p.step = before
 			return ""
 		}
 		return tooMuch(busy, late)

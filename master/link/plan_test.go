@@ -43,6 +43,7 @@ func TestPacing(t *testing.T) {
 		"not beyond the bound":             {wish: 3 * s, windows: row(busy, 60), want: 15 * s, changes: 3},
 		"not beyond what a lease outlives": {wish: 3 * s, lease: 20 * s, windows: row(busy, 60), want: 5 * s, changes: 2},
 		"a slow wish stands":               {wish: 30 * s, windows: row(busy, 60), want: 30 * s},
+		"nothing to take back":             {wish: 30 * s, windows: join(row(busy, 60), row(calm, 60)), want: 30 * s},
 		"back by a step":                   {wish: 3 * s, windows: join(row(late, 6), row(calm, 6)), want: 4500 * time.Millisecond, changes: 3},
 		"back to the wish":                 {wish: 3 * s, windows: join(row(busy, 60), row(calm, 60)), want: 3 * s, changes: 8},
 		"not back into what was too much":  {wish: 3 * s, windows: join(row(busy, 3), row(window(0.5, 0), 60)), want: 4500 * time.Millisecond, changes: 1},
