@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -75,7 +76,7 @@ func TestKeeper_S1(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log strings.Builder
-	keeper := func(journal string) *Keeper {
+	keeper := func(dir, journal string) *Keeper {
 		k, err := NewKeeper(dir, journal, zerolog.New(&log))
 		if err != nil {
 			t.Fatal(err)
@@ -96,7 +97,8 @@ func TestKeeper_S1(t *testing.T) {
 		t.Fatalf("no guardian: %v, log %s", k.Awake(), log.String())
 		return 0
 	}
-	k := keeper("J1")
+	journal := rand.Text()
+	k := keeper(dir, journal)
 	k.keep(bootTime())
 	if k.pid != 0 {
 		t.Error("a guardian before anybody has told of a lease")
@@ -113,23 +115,35 @@ func TestKeeper_S1(t *testing.T) {
 	}
 	k.keep(bootTime() + frozenFor + time.Second)
 	third := work(k, second)
-	if got := guardians(dir); !slices.Equal(got, []int{third}) {
+	if got := guardians(journal); !slices.Equal(got, []int{third}) {
 		t.Errorf("guardians %v, want only %d", got, third)
 	}
 
 	// A journal that somebody has put in the place of ours has a guardian of its own.
-	stranger := keeper("J2")
+	stranger := keeper(dir, rand.Text())
 	stranger.Lease(lease)
 	work(stranger, 0)
-	if got := guardians(dir); !slices.Equal(got, []int{third}) {
+	if got := guardians(journal); !slices.Equal(got, []int{third}) {
 		t.Errorf("guardians %v, want %d to stay", got, third)
 	}
 	stranger.end()
 
-	// Another start of the program: its keeper knows nothing of the first one's.
-	next := keeper("J1")
+	// Another start of the program: its keeper knows nothing of the first one's,
+	// and the directory has got another name.
+	moved := filepath.Join(t.TempDir(), "moved")
+	if err := os.Symlink(dir, moved); err != nil {
+		t.Fatal(err)
+	}
+	next := keeper(moved, journal)
 	next.Lease(lease)
 	fourth := work(next, 0)
+	if os.Geteuid() == 0 {
+		// The latter, for else /proc with hidepid makes desktops look gone.
+		want := rights(t, os.Getpid()) & (1<<unix.CAP_KILL | 1<<unix.CAP_SYS_PTRACE)
+		if got := rights(t, fourth); got != want {
+			t.Errorf("the guardian has the capabilities %x, want %x", got, want)
+		}
+	}
 	var status unix.WaitStatus
 	if pid, err := unix.Wait4(third, &status, 0, nil); pid != third || status.Signal() != unix.SIGKILL {
 		t.Errorf("the guardian of the earlier program: %d, %v, %v", pid, status, err)
@@ -145,9 +159,23 @@ func TestKeeper_S1(t *testing.T) {
 	}
 	next.Lease(0)
 	next.keep(bootTime())
-	if got := guardians(dir); len(got) != 0 || next.pid != 0 {
+	if got := guardians(journal); len(got) != 0 || next.pid != 0 {
 		t.Errorf("without a lease: guardians %v (the last was %d)", got, fourth)
 	}
+}
+
+// rights are the capabilities of a process.
+func rights(t *testing.T, pid int) (caps uint64) {
+	t.Helper()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err == nil {
+		_, after, _ := strings.Cut(string(raw), "\nCapEff:\t")
+		caps, err = strconv.ParseUint(after[:min(16, len(after))], 16, 64)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return caps
 }
 
 // wait lets real processes go on for a moment.
@@ -159,8 +187,8 @@ func wait(t *testing.T) {
 	}
 }
 
-func guardians(dir string) (out []int) {
-	k := &Keeper{dir: dir, journal: "J1"}
+func guardians(journal string) (out []int) {
+	k := &Keeper{journal: journal}
 	procs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range procs {
 		if pid, _ := strconv.Atoi(filepath.Base(p)); k.ours(pid) {

@@ -91,8 +91,15 @@ type guardian struct {
 func (g *guardian) read(ctx context.Context, first chan<- struct{}) {
 	tick := time.NewTicker(Every)
 	defer tick.Stop()
+	said := ""
 	for ctx.Err() == nil {
 		found, err := g.cfg.Journal()
+		if err == nil {
+			said = ""
+		} else if said != err.Error() {
+			said = err.Error()
+			g.cfg.Log.Error().Err(err).Msg("the journal of the desktops cannot be read; what was read before counts, and without that no new desktop is started here")
+		}
 		g.mu.Lock()
 		before := g.desktops
 		g.mu.Unlock()

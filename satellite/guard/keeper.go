@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -58,6 +57,7 @@ type Keeper struct {
 	alone  bool // the guardians of earlier programs have been dismissed
 	failed time.Duration
 	met    bool // it has shown itself
+	stuck  bool // it was told that an earlier guardian stays
 }
 
 // NewKeeper is the keeper for the satellite whose directory is dir; journal is
@@ -200,7 +200,7 @@ func (k *Keeper) start(now time.Duration) {
 }
 
 // launch starts this very program as a guardian: in a session of its own, with
-// no right but that of ending processes of others.
+// no rights but those of seeing and ending processes of others.
 func (k *Keeper) launch() (pid int, err error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -229,7 +229,7 @@ func (k *Keeper) launch() (pid int, err error) {
 		// What is given up here is this thread's and its child's; the thread ends
 		// with the goroutine.
 		runtime.LockOSThread()
-		if err = onlyKill(); err != nil {
+		if err = onlyWatch(); err != nil {
 			return
 		}
 		var p *os.Process
@@ -247,13 +247,15 @@ func (k *Keeper) args() []string {
 	return []string{Role, DirFlag, k.dir, JournalFlag, k.journal}
 }
 
-// onlyKill takes from the calling thread what a guardian does not need.
-func onlyKill() error {
+// onlyWatch takes from the calling thread what a guardian does not need. Where
+// /proc hides processes (hidepid), CAP_SYS_PTRACE is the right to see them: to
+// who has it not, all desktops look as if they were gone.
+func onlyWatch() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("no_new_privs: %w", err)
 	}
 	for c := uintptr(0); ; c++ {
-		if c == unix.CAP_KILL {
+		if c == unix.CAP_KILL || c == unix.CAP_SYS_PTRACE {
 			continue
 		}
 		// EINVAL: there are no more. EPERM: not root, then there is nothing to lose.
@@ -273,28 +275,45 @@ func (k *Keeper) dismiss() {
 	if err != nil {
 		return // again at the next look
 	}
+	alone := true
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil || pid == k.pid || !k.ours(pid) {
 			continue
 		}
-		fd, err := unix.PidfdOpen(pid, 0)
-		if err != nil {
-			continue
-		}
-		if k.ours(pid) { // the number means the process behind fd, or nothing
-			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		switch err := k.killOurs(pid); {
+		case err == nil:
 			k.log.Info().Int("pid", pid).Msg("the guardian of an earlier start of this program was dismissed")
+		case !errors.Is(err, unix.ESRCH):
+			alone = false // again at the next look
+			if !k.stuck {
+				k.stuck = true
+				k.log.Error().Err(err).Int("pid", pid).Msg("the guardian of an earlier start of this program cannot be ended: it will end the desktops with the lease that it knows, kill it by hand")
+			}
 		}
-		unix.Close(fd)
 	}
-	k.alone = true
+	k.alone = alone
 }
 
-// ours tells whether a process is a guardian of this journal.
+// killOurs kills a guardian of this journal; ESRCH: it is gone.
+func (k *Keeper) killOurs(pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if !k.ours(pid) { // else the number means the process behind fd, or nothing
+		return unix.ESRCH
+	}
+	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+}
+
+// ours tells whether a process is a guardian of this journal, by whatever path it
+// was started: the directory may have been moved since.
 func (k *Keeper) ours(pid int) bool {
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || !bytes.HasSuffix(line, []byte("\x00"+strings.Join(k.args(), "\x00")+"\x00")) {
+	_, args, _ := bytes.Cut(line, []byte{0})
+	if err != nil || !bytes.HasPrefix(args, []byte(Role+"\x00")) || !bytes.HasSuffix(args, []byte("\x00"+JournalFlag+"\x00"+k.journal+"\x00")) {
 		return false
 	}
 	info, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
