@@ -34,18 +34,19 @@ type computer struct {
 	procs     []*process // that live
 	lastPID   int
 
-	cut      [2]int // by how many faults
-	lag      int
-	reorder  int
-	repeat   int
-	stale    int
-	full     int  // its disk
-	failing  int  // desktops do not start
-	problem  bool // found at the next start of the program
-	program  *program
-	programs uint64
-	guards   []*guardian   // also of earlier boots; see guardians
-	troubled time.Duration // when a fault touched it last
+	cut         [2]int // by how many faults
+	lag         int
+	reorder     int
+	repeat      int
+	stale       int
+	full        int  // its disk
+	failing     int  // desktops do not start
+	problem     bool // found at the next start of the program
+	journalGone bool
+	program     *program
+	programs    uint64
+	guards      []*guardian   // also of earlier boots; see guardians
+	troubled    time.Duration // when a fault touched it last
 
 	// What the witness knows.
 

@@ -229,6 +229,10 @@ var faults = map[string]fault{
 		if w.plan.lease && !c.guarded() { // a single fault: its guardian is there
 			return nil
 		}
+		if c.journalGone { // and comes back when that fault heals
+			return nil
+		}
+		c.journalGone = true
 		restart := func() {
 			if c.program != nil {
 				c.program.crash("restarted with another journal")
@@ -238,6 +242,7 @@ var faults = map[string]fault{
 		c.files = map[string][]byte{}
 		restart()
 		return func() {
+			c.journalGone = false
 			if len(c.servers) == servers { // else it was forgotten meanwhile, and is registered anew
 				c.files = was
 				restart()
