@@ -12,6 +12,9 @@ import (
 // leaseStop is how long a satellite may need to end its desktops.
 const leaseStop = 20 * time.Second
 
+// leaseReports is how many reports must be due in the time of a lease.
+const leaseReports = 4
+
 // Masters returns where the master may be, as host:port, in the order in which
 // to try: WIN4_VERDE_CMADDR, each with port 8442 where it names none. Where it
 // is empty and this computer is itself the master, that is its own address;
@@ -95,6 +98,14 @@ func (v *Values) contradictions() []Problem {
 				name = MasterLost
 			}
 			say(name, "%s is %v: it must be longer than %s=%v", LeaseSelf, self, MasterLost, lost)
+		}
+		// A report renews the lease; three that are lost in a row must not end it.
+		if every := v.Duration(StatsInterval); every > self/leaseReports {
+			name := StatsInterval
+			if !v.IsSet(name) {
+				name = LeaseSelf
+			}
+			say(name, "%s is %v, but with %s=%v it must be at most %v: desktops would end because of reports that are late", StatsInterval, every, LeaseSelf, self, self/leaseReports)
 		}
 	}
 	return problems

@@ -96,7 +96,7 @@ var global = Table{
 		Example: "/opt/qemu/bin/qemu-system-x86_64", Text: "The program that runs desktops: a name that is looked up in PATH, or an absolute path."},
 
 	{Name: StatsInterval, Kind: Duration, Default: "3", Min: 1, Max: 60, Scope: Master,
-		Text: "Seconds between two load reports of a satellite. The master tells it to all satellites. While it cannot keep up, because reports come late or its processors are busy, it asks for them less often by itself, up to every 15 seconds, and says so in the log, by the event master.interval and in the reply of hello."},
+		Text: "Seconds between two load reports of a satellite. The master tells it to all satellites. While it cannot keep up, because reports come late or its processors are busy, it asks for them less often by itself, up to every 15 seconds, and says so in the log, by the event master.interval and in the reply of hello. With lease (WIN4_VERDE_LOST_SESSIONS) at most a quarter of WIN4_VERDE_LEASE_SELF, since reports renew the lease."},
 	{Name: MasterLost, Kind: Duration, Default: "15", Min: 5, Max: 300, Scope: Satellite, Restart: true,
 		Text: "Seconds without the master after which a satellite refuses new logins."},
 	{Name: ReservationTime, Kind: Duration, Default: "60", Min: 5, Max: 600, Scope: Master,

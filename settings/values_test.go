@@ -187,6 +187,7 @@ func TestWrongValues(t *testing.T) {
 		"one socket for both":    {"VERDECMD_SOCKET=/s\nWIN4_VERDE_SAT_SOCKET=/s", "are the same path"},
 		"lease too short":        {"WIN4_VERDE_LOST_SESSIONS=lease\nWIN4_VERDE_LEASE_SELF=61", "settings.global:2:1: WIN4_VERDE_LEASE_REPLACE is 1m36s, but with WIN4_VERDE_LEASE_SELF=1m1s it must be at least 1m37.1s"},
 		"lease replace":          {"WIN4_VERDE_LOST_SESSIONS=lease\nWIN4_VERDE_LEASE_REPLACE=95", "settings.global:2:1: "},
+		"lease and interval":     {"WIN4_VERDE_LOST_SESSIONS=lease\nWIN4_VERDE_STATS_INTERVAL=16", "settings.global:2:1: WIN4_VERDE_STATS_INTERVAL is 16s, but with WIN4_VERDE_LEASE_SELF=1m0s it must be at most 15s"},
 		"lease and lost":         {"WIN4_VERDE_LOST_SESSIONS=lease\nWIN4_VERDE_MASTER_LOST=60", "settings.global:2:1: WIN4_VERDE_LEASE_SELF is 1m0s: it must be longer than"},
 	}
 	for name, tt := range tests {
@@ -204,7 +205,9 @@ func TestRightValues(t *testing.T) {
 	for _, text := range []string{
 		"WIN4_STATE_DIR=/demo\nWIN4_PASSWD_FILE=/demo/passwd",
 		"WIN4_VERDE_LOST_SESSIONS=lease",
-		"WIN4_VERDE_LEASE_SELF=3600", // not asked about without lease
+		"WIN4_VERDE_LOST_SESSIONS=lease\nWIN4_VERDE_STATS_INTERVAL=15",
+		"WIN4_VERDE_STATS_INTERVAL=60", // as it is without lease
+		"WIN4_VERDE_LEASE_SELF=3600",   // not asked about without lease
 		"WIN4_VERDE_LOST_SESSIONS=lease\nWIN4_VERDE_LEASE_SELF=600\nWIN4_VERDE_LEASE_REPLACE=11m30s",
 		"WIN4_SNAP_DIR=", "VERDECMD_CONN_ADMINS=", "WIN4_QEMU=/usr/bin/qemu-system-aarch64",
 		"WIN4_VERDE_STATS_INTERVAL=1.5s", "WIN4_SNAP_RESERVE=0", "WIN4_VERDE_LISTEN=[::]:1",
