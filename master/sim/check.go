@@ -160,16 +160,24 @@ func (w *world) acts(p *program, session, what string, x *process) {
 	if x == nil || x.dead {
 		return
 	}
-	up := c.clock().Boot - c.leaseAt
-	lease := c.self > 0 && up > c.self-time.Millisecond
 	switch {
 	case x.session != session:
 		w.fail("S7", "%s means session %s and hits %s of %s (pid %d)", c.name, session, x.session, x.user, x.pid)
 	case p.order != nil && p.order.Epoch < c.epoch:
 		w.fail("S9", "%s obeys epoch %d for session %s, after it has obeyed %d", c.name, p.order.Epoch, session, c.epoch)
-	case lease || c.forced[session] || what == "power down" && c.ordered[session]:
+	case c.forced[session] || what == "power down" && c.ordered[session]:
 	default:
 		w.fail("S7", "%s ends session %s of %s (pid %d) by %q, and nobody has ordered that", c.name, session, x.user, x.pid, what)
+	}
+}
+
+// doom notes which desktops a program may end because their lease is over: what
+// was begun goes on when there is a lease again.
+func (c *computer) doom() {
+	if c.self > 0 && c.clock().Boot-c.leaseAt > c.self-time.Millisecond {
+		for _, x := range c.procs {
+			c.forced[x.session] = true
+		}
 	}
 }
 

@@ -41,6 +41,7 @@ type computer struct {
 	stale       int
 	full        int  // its disk
 	failing     int  // desktops do not start
+	wiped       bool // its journal is put aside
 	problem     bool // found at the next start of the program
 	journalGone bool
 	program     *program
@@ -242,6 +243,7 @@ func (p *program) call(f func()) {
 		return
 	}
 	p.depth++
+	p.c.doom()
 	defer func() {
 		p.depth--
 		switch v := recover(); v {

@@ -233,6 +233,10 @@ var faults = map[string]fault{
 			return nil
 		}
 		c.journalGone = true
+		if c.wiped { // one is put aside already
+			return nil
+		}
+		c.wiped = true
 		restart := func() {
 			if c.program != nil {
 				c.program.crash("restarted with another journal")
