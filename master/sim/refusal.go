@@ -11,6 +11,8 @@ type refusal struct {
 	text string // what is printed with it
 	// unreachable says why no history comes there; empty: of many, one does.
 	unreachable string
+	// rare ones are only missed in very many histories.
+	rare bool
 }
 
 // refusals are all of the rules: of the master about logins and servers, of
@@ -43,7 +45,7 @@ var refusals = []refusal{
 	{text: "server %d, where %s has just tried to log in, takes no logins any more; %w"},
 	{text: "%w: UID %d is %s in the cluster and %s here; make the accounts the same on all servers", unreachable: "nobody has the number of another user"},
 	{text: "%w: %s has UID %d in the cluster and %d here; make the accounts the same on all servers"},
-	{text: "server %d runs a session of %s that the master does not own; it is ended or adopted first; %w"},
+	{text: "server %d runs a session of %s that the master does not own; it is ended or adopted first; %w", rare: true},
 	{text: "unknown server", unreachable: "the register is asked first"},
 	{text: "this link has been replaced by a newer one", unreachable: "what comes over such a link is not read any more, and calls are refused before"},
 	{text: "another machine with the same identity is connected"},
@@ -56,7 +58,7 @@ var refusals = []refusal{
 	{text: "server %d (%s): %w"},
 	{text: "%s has session %s on server %d: %w"},
 	{text: "for %s on server %d (%s): %w; log in again"},
-	{text: "for %s on server %d (%s): %w; the place of %s is on server %d"},
+	{text: "for %s on server %d (%s): %w; the place of %s is on server %d", rare: true},
 	{text: "%s for %s: %w"},
 	{text: "%s for %s expired %v ago: %w; log in again"},
 	{text: "server %d (%s) is %s: %w; log in again", unreachable: "a server that is taken offline loses its reservations at the same moment"},

@@ -96,7 +96,7 @@ func (s *Summary) Problems() (out []string) {
 		}
 	}
 	for _, r := range refusals {
-		if s.refusals[r.text] == 0 && r.unreachable == "" {
+		if s.refusals[r.text] == 0 && r.unreachable == "" && (!r.rare || s.Histories >= veryMany) {
 			out = append(out, fmt.Sprintf("the refusal %q was never given", r.text))
 		}
 	}
@@ -105,6 +105,9 @@ func (s *Summary) Problems() (out []string) {
 
 // manyHistories is from how many on every fault and every refusal must happen.
 const manyHistories = 2000
+
+// veryMany is from how many on rare refusals must be given, too.
+const veryMany = 50_000
 
 // Print writes what the histories were worth.
 func (s *Summary) Print(w io.Writer) {
