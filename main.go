@@ -83,6 +83,9 @@ Try it on this computer alone: "verdecmd demo" starts a whole cluster.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w; see %s --help", err, c.CommandPath())
+	})
 	root.AddCommand(master.Commands(version, logger, sim.New)...)
 	root.AddCommand(satellite.Commands(version, logger)...)
 	root.AddCommand(monitor.Command(), settings.Command(), demo.Command(guestDir()))

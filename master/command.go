@@ -71,7 +71,12 @@ since the copy was made is lost; running desktops go on and are learned again
 from their servers. A database that is not damaged is left alone, unless a copy
 is named and --replace is given.`,
 		Example: "  verdecmd init && verdecmd master\n  verdecmd master --settings ./settings.global\n  verdecmd master --restore\n  verdecmd master --restore=/root/monday.db --replace",
-		Args:    cobra.NoArgs,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if restore == newestCopy && len(args) > 0 {
+				return fmt.Errorf("a copy is named with an equals sign: --restore=%s", args[0])
+			}
+			return cobra.NoArgs(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if profile != "" {
 				end, err := startProfile(profile)

@@ -3,6 +3,7 @@ package master
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -40,7 +41,12 @@ func restoreDatabase(path, copies, from string, replace bool, log zerolog.Logger
 	}
 	cfg.Change = func(s store.Snapshot, r store.Restored) ([]store.Change, error) { return fromCopy(s, r, now) }
 	r, err := store.Restore(cfg)
-	if err != nil {
+	switch {
+	case errors.Is(err, store.ErrNotDamaged) && cfg.From == "":
+		return fmt.Errorf("%w; start the master without --restore", err)
+	case errors.Is(err, store.ErrNotDamaged):
+		return fmt.Errorf("%w; with --replace, %s takes its place all the same", err, cfg.From)
+	case err != nil:
 		return err
 	}
 	log.Warn().Str("from", r.From).Str("kept", r.Aside).Time("made", r.Made).Str("age", store.Age(now.Sub(r.Made))).

@@ -1,17 +1,18 @@
 package master
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"verdecmd/master/fleet"
 	"verdecmd/master/sim"
@@ -58,16 +59,39 @@ touched. Thousands of satellites want as many open files: see ulimit -Hn.`,
 	c.Flags().BoolVar(&check.shrink, "shrink", true, "with --check: look for the few steps that the first violation needs")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		switch {
-		case *checking && f.Satellites > 0:
+		case *checking && f.Satellites != 0:
 			return errors.New("--check and --satellites are two different things: choose one")
-		case *checking:
-			return check.run(cmd, satellite)
-		case f.Satellites == 0 && f.Serve == "":
+		case f.Satellites == 0 && !*checking && f.Serve == "":
 			return errors.New("say what to try: --check checks the promises, --satellites N drives a master with so many")
+		case f.Serve == "":
+			if err := misplaced(cmd, *checking); err != nil {
+				return err
+			}
+		}
+		if *checking {
+			return check.run(cmd, satellite)
 		}
 		return fleet.Run(cmd.Context(), *f, cmd.OutOrStdout())
 	}
 	return c
+}
+
+// ofCheck are the flags that belong to --check; all others but help belong to
+// --satellites.
+var ofCheck = []string{"histories", "seed", "workers", "trace", "first", "shrink"}
+
+// misplaced refuses flags that would do nothing.
+func misplaced(cmd *cobra.Command, checking bool) (err error) {
+	mode, other := "--satellites N", "--check"
+	if checking {
+		mode, other = other, mode
+	}
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if f.Name != "check" && slices.Contains(ofCheck, f.Name) != checking {
+			err = fmt.Errorf("--%s belongs to %s and does nothing with %s: leave it out", f.Name, other, mode)
+		}
+	})
+	return err
 }
 
 // checkOptions are the flags of "simulate --check".
@@ -91,6 +115,9 @@ func (o checkOptions) run(cmd *cobra.Command, satellite func(simulated.Config) s
 	if o.trace {
 		cfg.Trace = true
 		for i := range o.histories {
+			if ctx.Err() != nil {
+				return errors.New("interrupted")
+			}
 			h := sim.Play(cfg, o.seed+uint64(i))
 			for _, line := range h.Lines {
 				fmt.Fprintln(out, line)
@@ -111,23 +138,26 @@ func (o checkOptions) run(cmd *cobra.Command, satellite func(simulated.Config) s
 			}
 		}})
 	sum.Print(out)
-	return o.verdict(ctx, sum, cfg, out)
+	interrupted := ctx.Err() != nil
+	stop() // what is left to do Ctrl-C may end at once
+	return o.verdict(interrupted, sum, cfg, out, progress)
 }
 
-func (o checkOptions) verdict(ctx context.Context, sum *sim.Summary, cfg sim.Config, out io.Writer) error {
+func (o checkOptions) verdict(interrupted bool, sum *sim.Summary, cfg sim.Config, out, progress io.Writer) error {
 	if len(sum.Bad) > 0 {
 		for _, h := range sum.Bad {
 			fmt.Fprintf(out, "seed %d: %v\n", h.Seed, h.Violation)
 		}
 		first := sum.Bad[0]
-		if o.shrink {
+		fmt.Fprintf(out, "\nTo see all of it: verdecmd simulate --check --seed %d --histories 1 --trace\n", first.Seed)
+		if o.shrink && !interrupted {
+			fmt.Fprintf(progress, "looking for the few steps that seed %d needs; it may take a minute, --shrink=false does without\n", first.Seed)
 			fmt.Fprintln(out)
 			sim.Shrink(cfg, first).Print(out)
 		}
-		fmt.Fprintf(out, "\nTo see all of it: verdecmd simulate --check --seed %d --histories 1 --trace\n", first.Seed)
 		return fmt.Errorf("a promise was broken: seed %d, %s", first.Seed, first.Violation.Check)
 	}
-	if ctx.Err() != nil {
+	if interrupted {
 		return errors.New("interrupted")
 	}
 	if p := sum.Problems(); len(p) > 0 {

@@ -46,7 +46,7 @@ type child struct {
 func newChild(o Options, floor bool) (c *child, authority *wire.Authority, err error) {
 	c = &child{o: o, floor: floor, log: &tail{}}
 	if c.dir, err = os.MkdirTemp(o.Dir, "verdecmd-fleet-"); err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("making the temporary state directory: %w; --dir names a directory that exists and may be written to", err)
 	}
 	defer func() {
 		if err != nil {
@@ -74,8 +74,8 @@ func newChild(o Options, floor bool) (c *child, authority *wire.Authority, err e
 	if authority, err = wire.ParseAuthority(cert, key); err != nil {
 		return nil, nil, err
 	}
-	text := fmt.Sprintf("WIN4_VERDE_CLUSTER_MASTER=yes\nWIN4_STATE_DIR=%q\nVERDECMD_SOCKET=%q\nWIN4_VERDE_LISTEN=%q\nWIN4_VERDE_STATS_INTERVAL=%d\nWIN4_VERDE_RESERVATION_TIMEOUT=600\n",
-		c.dir, c.socket(), c.addr, int(o.Interval.Seconds()))
+	text := fmt.Sprintf("WIN4_VERDE_CLUSTER_MASTER=yes\nWIN4_STATE_DIR=%q\nVERDECMD_SOCKET=%q\nWIN4_VERDE_LISTEN=%q\nWIN4_VERDE_STATS_INTERVAL=%d\nWIN4_VERDE_RESERVATION_TIMEOUT=600\nVERDECMD_CONN_UID=%d\nVERDECMD_CONN_GID=%d\n",
+		c.dir, c.socket(), c.addr, int(o.Interval.Seconds()), os.Getuid(), os.Getgid()) // who is not root measures too
 	return c, authority, os.WriteFile(c.settings(), []byte(text), 0o600)
 }
 

@@ -158,7 +158,8 @@ func lateBetween(a, b link.Late) Late {
 		}
 		return edge(len(classes) - 1)
 	}
-	out := Late{P50: at(0.5), P99: at(0.99), Max: min(edge(last), b.Worst.Seconds())}
+	most := min(edge(last), b.Worst.Seconds())
+	out := Late{P50: min(at(0.5), most), P99: min(at(0.99), most), Max: most}
 	for i, n := range classes {
 		if i == len(link.LateBounds) || link.LateBounds[i] > 50*time.Millisecond {
 			out.Over += n
