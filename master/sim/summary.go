@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -125,9 +126,19 @@ func (s *Summary) Print(w io.Writer) {
 	}{{"effective operations", s.effective}, {"faults", s.faults}, {"refusals", s.refusals}} {
 		fmt.Fprintf(w, "%s:\n", t.name)
 		for _, k := range sortedKeys(t.all) {
-			fmt.Fprintf(w, "%10d  %s\n", t.all[k], k)
+			fmt.Fprintf(w, "%10d  %s\n", t.all[k], shown(k))
 		}
 	}
+}
+
+// shown is a text for a line of a table: what is different each time left out,
+// and not to its end.
+func shown(text string) string {
+	text = strings.NewReplacer("%s", "…", "%d", "…", "%v", "…", "%w", "…").Replace(text)
+	if r := []rune(text); len(r) > 100 {
+		text = string(r[:99]) + "…"
+	}
+	return text
 }
 
 // kinds are all kinds of faults that are counted.
