@@ -378,8 +378,11 @@ func (b *Bolt) explain(err error) error {
 	}
 	back := `there is no good copy of it in the usual place: with the master stopped, "verdecmd master --restore=FILE" puts another one in its place`
 	if c, ok := newestGood(b.copies); ok {
-		back = fmt.Sprintf(`the newest good copy is %s, %s old: with the master stopped, "verdecmd master --restore" puts it in its place and keeps the damaged file`,
+		back = fmt.Sprintf(`the newest good copy is %s, %s old: with the master stopped, "verdecmd master --restore" puts it in its place`,
 			c.path, Age(time.Since(c.made)))
+		if exists(b.path) {
+			back += " and keeps the damaged file"
+		}
 	}
 	out := &DamagedError{Path: b.path, What: d.What, Back: back, fault: d.fault}
 	if d.fault {

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"verdecmd/settings"
 )
 
 const (
@@ -53,6 +55,9 @@ func (d *demo) stop(ctx context.Context, keep bool) error {
 	var desktops error
 	if keep {
 		d.say("the desktops stay; %q finds them again", d.commandLine(""))
+		if v, err := settings.Load(d.settings()); err == nil && v.String(settings.LostSessions) == "lease" {
+			d.say("%s is lease: they end in about %v if it is not started again before", settings.LostSessions, v.Duration(settings.LeaseSelf))
+		}
 	} else {
 		desktops = d.endDesktops(ctx)
 		if ctx.Err() != nil {
