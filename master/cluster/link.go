@@ -133,7 +133,7 @@ func (c *Cluster) linked(id, attachment uint64) (*Server, error) {
 	switch {
 	case s == nil:
 		return nil, ErrUnknownServer
-	case s.Attachment == 0 || s.Attachment != attachment && !planted.Bug("old-link-counts"):
+	case s.Attachment == 0 || s.Attachment != attachment:
 		return nil, ErrStaleLink
 	}
 	return s, nil
@@ -229,8 +229,6 @@ func (c *Cluster) judge(now time.Time, s *Server, e *Effects) {
 				x.told = now
 				e.Abort = append(e.Abort, x.ID)
 			}
-		case planted.Bug("stranger-killed") && other == nil:
-			e.Abort = append(e.Abort, x.ID)
 		case other != nil || !c.makeWay(x.User, x.UID, e):
 		default:
 			delete(c.strangers, at{s.ID, x.ID})

@@ -30,7 +30,7 @@ func (c *Cluster) BeginClaim(now time.Time, server, attachment uint64, user stri
 		return nil, fmt.Errorf("%s for %s: %w", r.ID, user, ErrClaimed)
 	case now.After(r.Expires) && !planted.Bug("late-expiry"):
 		return nil, fmt.Errorf("%s for %s expired %v ago: %w; log in again", r.ID, user, now.Sub(r.Expires).Round(time.Millisecond), ErrNoReservation)
-	case s.State != Online && !planted.Bug("offline-claimed"):
+	case s.State != Online:
 		return nil, fmt.Errorf("server %d (%s) is %s: %w; log in again", s.ID, s.Name, s.State, ErrNoReservation)
 	}
 	if err := c.unsettled(user, uid); err != nil {

@@ -394,7 +394,7 @@ func (m *Manager) orderAbort(server uint64, id string) {
 // release removes the records of sessions that have ended.
 func (m *Manager) release(ctx context.Context, releases []cluster.Release) {
 	for _, r := range releases {
-		if r.Condemn && m.connected(r.Session.Server) && !planted.Bug("back-but-released") { // what was affirmed is not so
+		if r.Condemn && m.connected(r.Session.Server) { // what was affirmed is not so
 			m.cfg.Log.Warn().Str("user", r.Session.User).Str("session", r.Session.ID).Uint64("server", r.Session.Server).Str("how", r.How).
 				Msg("the server is back: its session is not released")
 			m.cfg.State(func(c *cluster.Cluster) { c.Kept(r) })

@@ -285,7 +285,7 @@ func (m *Machine) Logoff(now time.Time, limit time.Duration) []Action {
 	if m.phase == PhaseEnded || m.phase == PhaseAborting {
 		return nil
 	}
-	if m.order != OrderLogoff {
+	if m.order != OrderLogoff || planted.Bug("logoff-starts-over") {
 		limit = max(limit, 0)
 		m.order, m.logoffWait, m.logoffBy = OrderLogoff, limit, now.Add(limit)
 	}

@@ -1,6 +1,10 @@
 package desktop
 
-import "time"
+import (
+	"time"
+
+	"verdecmd/proto/planted"
+)
 
 // State is what a restarted satellite must know to go on with a session. Times
 // are wall-clock milliseconds since 1970, 0 is none.
@@ -58,5 +62,8 @@ func Restore(l Limits, s State, now, wall time.Time) *Machine {
 	}
 	m.logoffBy = within(s.LogoffByMS, m.logoffWait)
 	m.killAt = within(s.KillAtMS, killEvery)
+	if planted.Bug("order-forgotten") {
+		m.order, m.logoffBy, m.killAt = NoOrder, time.Time{}, time.Time{}
+	}
 	return m
 }

@@ -28,7 +28,11 @@ const (
 // Over tells whether the desktops must end now. end is when the lease is over,
 // 0 for none.
 func Over(end, now time.Duration) bool {
-	return end > 0 && now-end > After && !planted.Bug("guardian-asleep")
+	after := After
+	if planted.Bug("guardian-early") {
+		after = -After
+	}
+	return end > 0 && now-end > after && !planted.Bug("guardian-asleep")
 }
 
 // Awake is nil if the guardian has shown itself at beat; 0: never yet.
