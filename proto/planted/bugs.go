@@ -35,7 +35,6 @@ func Bugs() []Described {
 
 		{"no-epoch-check", "a satellite obeys a master of an older epoch", Simulator},
 		{"epoch-not-noted", "a satellite forgets the newest epoch when it restarts", Simulator},
-		{"lease-from-newest", "an answer renews the lease from the newest report, not from the one it answers", Simulator},
 		{"lease-forgotten", "a satellite that starts again forgets that its desktops have a lease", Simulator},
 		{"guardian-early", "a guardian ends desktops before their lease is over", Simulator},
 		{"guardian-asleep", "a guardian does nothing when a lease is over", Simulator},

@@ -96,9 +96,6 @@ func (e *End) Report(n News, due bool, uptime time.Duration) *pb.Report {
 // was answered before.
 func (e *End) Leased(l *pb.Lease) (from, self time.Duration, ok bool) {
 	from, ok = e.sent[l.Report]
-	if planted.Bug("lease-from-newest") {
-		from = e.sent[e.seq]
-	}
 	for seq := range e.sent {
 		if seq <= l.Report {
 			delete(e.sent, seq)
