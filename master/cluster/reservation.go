@@ -40,7 +40,7 @@ func (c *Cluster) Refer(now time.Time, l Login) (Referral, error) {
 		switch {
 		case c.over[x.ID]:
 			return Referral{}, fmt.Errorf("session %s of %s has ended and its record is being removed; %w", x.ID, l.User, ErrSettling)
-		case !x.Reported && !planted.Bug("lost-is-there"):
+		case !x.Reported:
 			return Referral{}, c.lost(now, x)
 		}
 		return Referral{Server: c.servers[x.Server], Session: x}, nil

@@ -325,6 +325,7 @@ func (p *program) Write(name string, data []byte) error {
 	p.host()
 	if p.c.full > 0 {
 		p.c.w.faultHit("satellite's disk full")
+		p.c.forgets()
 		return simulated.ErrNoSpace
 	}
 	p.c.files[name] = slices.Clone(data)
@@ -416,8 +417,11 @@ func (p *program) LoggedIn(login uint64, o simulated.Outcome) {
 }
 
 // touched notes that a fault has touched the computer.
-func (c *computer) touched() {
-	c.troubled = c.w.time
+func (c *computer) touched() { c.troubled = c.w.time }
+
+// forgets notes that orders may be forgotten: a disk has not taken them, or lost
+// them.
+func (c *computer) forgets() {
 	maps.DeleteFunc(c.w.ladders, func(_ string, l *ladder) bool { return l.c == c })
 }
 

@@ -233,6 +233,7 @@ var faults = map[string]fault{
 			return nil
 		}
 		c.journalGone = true
+		c.forgets()
 		if c.wiped { // one is put aside already
 			return nil
 		}

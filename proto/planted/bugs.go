@@ -24,7 +24,6 @@ func Bugs() []Described {
 		{"claim-not-voided", "a claim becomes a session though its link has ended meanwhile", Simulator},
 		{"number-twice", "session numbers are not set aside before they are given", Simulator},
 		{"old-list-counts", "a list made before a session was claimed says that it is gone", Simulator},
-		{"lost-is-there", "users are sent to a session on a server that is silent", Simulator},
 		{"silent-is-gone", "sessions of a server that is silent for a while count as ended", Simulator},
 		{"short-lease", "sessions of a silent server are released at half the lease", Simulator},
 
@@ -44,7 +43,6 @@ func Bugs() []Described {
 		{"logoff-never-forces", "a log-off's limit passes and nothing happens", Simulator},
 		{"logoff-starts-over", "an order that is repeated gives a log-off its whole time again", Simulator},
 		{"order-forgotten", "a satellite that starts again forgets what its desktops were ordered", Simulator},
-		{"doubt-ignored", "a satellite keeps its link though it does not know what came of a claim", Simulator},
 		{"abort-asks", "an abort asks the guest and uses no force", Simulator},
 
 		{"pid-alone", "a desktop is found again by its process number alone", Chaos},

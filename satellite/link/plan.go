@@ -134,9 +134,6 @@ func (e *End) Did(o *pb.Order, err error) *pb.Result {
 // ClaimUnknown tells whether the outcome of a claim that ended with err is not
 // known. The link must then end: the inventory of the next one settles it.
 func ClaimUnknown(err error) bool {
-	if planted.Bug("doubt-ignored") {
-		return false
-	}
 	switch wire.KindOf(err) {
 	case "", wire.NoReservation, wire.InUse, wire.BadRequest, wire.NoCapacity, wire.Offline, wire.LostSession, wire.NotReady:
 		return false
