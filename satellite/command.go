@@ -166,6 +166,11 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 		Accounts: accounts{account.New(v.String(settings.PasswdFile))},
 		Masters:  masters, Dial: wire.DialOptions(creds), Facts: host, Address: address, Version: version,
 		Instance: rand.Text(), Log: log, Guard: keeper.Run,
+		Left: func() {
+			if left, err := guarded(dir, journal); err == nil && len(left) == 0 {
+				keeper.Leave()
+			}
+		},
 		Session: session.Config{
 			Driver: driver, StateDir: dir, SnapDir: v.String(settings.SnapDir), DesktopName: v.String(settings.DesktopName),
 			Cluster: creds.Identity.Cluster, Masters: strings.Join(masters, ", "),

@@ -38,6 +38,8 @@ type Config struct {
 	// Guard keeps Session.Guard at work until its context ends; nil: there is
 	// nothing to do for it.
 	Guard func(context.Context) error
+	// Left is called when everything has ended; nil: nothing is to be done then.
+	Left func()
 	// Jitter spreads new connections to the master: 0 to 1, a part of the
 	// longest delay. The default is random.
 	Jitter func() float64
@@ -84,7 +86,11 @@ func (s *Satellite) Run(ctx context.Context) error {
 			s.cfg.Log.Warn().Interface("report", r).Msg("a local connection failed")
 		})
 	})
-	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+	err := g.Wait()
+	if s.cfg.Left != nil {
+		s.cfg.Left()
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("satellite: %w", err)
 	}
 	return nil

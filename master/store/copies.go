@@ -77,27 +77,26 @@ func (c Copies) once(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// crowd is the time within which only the newest of several copies stays: a
-// master that is started again and again must not push out those of the hours
-// before.
-const crowd = 10 * time.Minute
+// crowd is the time within which only the first of several copies stays, but for
+// the two newest of all: a master that is started again and again must not push
+// out those of the hours before, nor the one that it was restored from.
+const crowd = 50 * time.Minute
 
-// surplus are the copies, oldest first, that are not kept.
+// surplus are the copies, oldest first, that are not kept. Files with other names
+// are somebody else's.
 func surplus(all []string, keep int) (out []string) {
-	made := func(f string) time.Time {
-		t, err := time.Parse(copyName, filepath.Base(f))
-		if err != nil {
-			return time.Time{} // somebody else's name
-		}
-		return t
-	}
 	var kept []string
+	var last time.Time // of kept
 	for i, f := range all {
-		if i+1 < len(all) && !made(f).IsZero() && made(all[i+1]).Sub(made(f)) < crowd {
-			out = append(out, f)
-		} else {
-			kept = append(kept, f)
+		made, err := time.Parse(copyName, filepath.Base(f))
+		if err != nil {
+			continue
 		}
+		if len(kept) > 0 && i+2 < len(all) && made.Sub(last) < crowd {
+			out = append(out, f)
+			continue
+		}
+		kept, last = append(kept, f), made
 	}
 	return append(out, kept[:max(0, len(kept)-keep)]...)
 }

@@ -66,9 +66,9 @@ func TestSurplus(t *testing.T) {
 	}{
 		"few":            {at(0, 60, 120), nil},
 		"too many":       {at(0, 60, 120, 180, 240), at(0, 60)},
-		"a crash loop":   {at(0, 60, 61, 62, 63), at(60, 61, 62)},
-		"both":           {at(0, 60, 120, 180, 181), at(180, 0)},
-		"another's name": {append([]string{"verdecmd-1.db"}, at(0, 60)...), nil},
+		"a crash loop":   {at(0, 60, 61, 62, 63), at(61, 0)},
+		"both":           {at(0, 60, 120, 180, 181, 182), at(0, 60, 120)},
+		"another's name": {append(append([]string{"verdecmd-1.db"}, at(0, 60)...), "verdecmd-x.db"), nil},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -98,7 +98,7 @@ func (k *Keeper) Awake() error {
 }
 
 // Run starts guardians as they are needed, until ctx ends. The last one stays:
-// this program is going to be away.
+// this program is going to be away; but see Leave.
 func (k *Keeper) Run(ctx context.Context) error {
 	tick := time.NewTicker(keepEvery)
 	defer tick.Stop()
@@ -144,6 +144,14 @@ func (k *Keeper) keep(now time.Duration) {
 	case Dismiss:
 		k.dismiss()
 	}
+}
+
+// Leave ends the guardians where there is nothing to guard. Call it after Run,
+// when the program is sure that it has left no desktop.
+func (k *Keeper) Leave() {
+	k.end()
+	k.alone = false
+	k.dismiss()
 }
 
 // reap notices the end of the guardian.
