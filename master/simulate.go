@@ -42,8 +42,9 @@ simulated satellites to it over real links, let users log in, kill the master
 and start it again, and print what all that costs: processor and memory of the
 master, how late reports come, how long logins and lists take. With --floor the
 same is measured before with a server that only talks, so that each figure has
-something to stand beside. Nothing of it is left behind, and no other master is
-touched. Thousands of satellites want as many open files: see ulimit -Hn.`,
+something to stand beside. Nothing of it is left behind, but for a temporary
+directory after kill -9, and no other master is touched. Thousands of satellites
+want as many open files: see ulimit -Hn.`,
 		Example: "  verdecmd simulate --check --histories 2000\n  verdecmd simulate --check --seed 4711 --histories 1 --trace\n" +
 			"  verdecmd simulate --satellites 1000 --sessions 20000\n  verdecmd simulate --satellites 10000 --sessions 20000 --floor",
 		Args: cobra.NoArgs,

@@ -124,7 +124,8 @@ func files(want int) error {
 }
 
 // Run drives the floor, where it is wanted, and the master, and prints what was
-// measured to out. Whatever happens, nothing of it is left behind.
+// measured to out. Nothing of it is left behind, but for a
+// temporary directory after a SIGKILL.
 func Run(ctx context.Context, o Options, out io.Writer) error {
 	if o.Serve != "" {
 		return serveFloor(ctx, o.Serve)
