@@ -111,7 +111,7 @@ fuzz: tools ## each fuzz target for FUZZTIME (10s); FUZZ=REGEXP: those alone
 	@$(TOOLS)/fuzzrun -time $(FUZZTIME) -run '$(FUZZ)'
 
 .PHONY: mutants
-mutants: ## plant bugs and see that the checkers find each; ARGS=-update writes docs/mutants.md (an hour)
+mutants: ## plant bugs and see that the checkers find each; ARGS=-update writes docs/mutants.md (five minutes)
 	@packaging/setup/setup --need test
 	@$(MAKE) --no-print-directory build guest
 	@go test -tags mutants -count=1 -timeout 3h -run '^TestMutants$$' -v . -args $(ARGS)

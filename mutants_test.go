@@ -37,7 +37,7 @@ func TestMutants(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	var table strings.Builder
-	table.WriteString("| planted bug | what it does | found by | after | took |\n| --- | --- | --- | --- | --- |\n")
+	table.WriteString("| planted bug | what it does | found by | in | took |\n| --- | --- | --- | --- | --- |\n")
 	if text, found := mutant(t, program, planted.Described{By: planted.Simulator}); found {
 		t.Fatalf("without a bug the simulator finds one: %s", text)
 	}
@@ -87,7 +87,7 @@ func mutant(t *testing.T, program string, b planted.Described) (text string, fou
 			return "", false
 		}
 		seed, _ := strconv.Atoi(string(m[1]))
-		return fmt.Sprintf("simulator, %s | %d histories", m[2], seed), true
+		return fmt.Sprintf("simulator, %s | history %d", m[2], seed), true
 	}
 	if err == nil {
 		return "", false
