@@ -7,6 +7,7 @@ import "time"
 // has no lock and never asks the clock.
 type Bucket struct {
 	Rate, Burst float64 // of things, or bytes
+	Extra       float64 // beyond Burst, once
 
 	spent float64
 	at    time.Time
@@ -23,10 +24,14 @@ func (b *Bucket) fill(now time.Time) {
 // Take takes one, and tells whether there was one left.
 func (b *Bucket) Take(now time.Time) bool {
 	b.fill(now)
-	if b.spent+1 > b.Burst {
+	switch {
+	case b.spent+1 <= b.Burst:
+		b.spent++
+	case b.Extra >= 1:
+		b.Extra--
+	default:
 		return false
 	}
-	b.spent++
 	return true
 }
 

@@ -52,8 +52,10 @@ func (c *limitConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// greeted and prove are called by the credentials.
+// greeted, excused and prove are called by the credentials.
 func (c *limitConn) greeted() error { return c.l.greeted(c, time.Now()) }
+
+func (c *limitConn) excused() { c.l.excused(c, time.Now()) }
 
 func (c *limitConn) prove(id string) error {
 	if err := c.l.proved(c, id, time.Now()); err != nil {

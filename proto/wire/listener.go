@@ -47,9 +47,14 @@ const (
 // Where all places for strangers, half of the total, are taken, the oldest of
 // those that have not even begun a handshake makes way: silence costs an
 // attacker nothing, and keeps nobody out.
+//
+// When the program starts, all satellites come back at once and none has proved
+// anything yet: so there are handshakes for all places, once.
 func Limit(l net.Listener, b Bounds) net.Listener {
-	return &limitListener{Listener: l, bounds: b, strangers: max(1, b.Total/2), refused: &throttle{to: b.Report}, silent: list.New(),
-		addresses: map[string]*origin{}, identities: map[string]*member{}, handshakes: Bucket{Rate: handshakeRate, Burst: handshakeBurst}}
+	strangers := max(1, b.Total/2)
+	extra := max(0, float64(strangers)-handshakeBurst)
+	return &limitListener{Listener: l, bounds: b, strangers: strangers, refused: &throttle{to: b.Report}, silent: list.New(),
+		addresses: map[string]*origin{}, identities: map[string]*member{}, handshakes: Bucket{Rate: handshakeRate, Burst: handshakeBurst, Extra: extra}}
 }
 
 type limitListener struct {
@@ -176,6 +181,18 @@ func (l *limitListener) greeted(c *limitConn, now time.Time) error {
 	}
 	c.charged = true
 	return nil
+}
+
+// excused gives back what c has taken as a stranger: that it came in vain is not
+// its fault, and it has cost no computing.
+func (l *limitListener) excused(c *limitConn, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.charged {
+		c.charged = false
+		l.handshakes.Give()
+	}
+	l.origin(c.from, now).failures.Give()
 }
 
 // proved makes the connection one of the machine id, and gives back what it has

@@ -31,6 +31,9 @@ func prove(c *Credentials, report Reporter) credentials.TransportCredentials {
 			if err = l.greeted(); err == nil {
 				l.turn, err = turns.take()
 			}
+			if errors.Is(err, errBusy) {
+				l.excused()
+			}
 		}
 		return nil, err
 	}

@@ -15,9 +15,10 @@ type turns chan struct{}
 
 const (
 	turnsEach = 32 // for each processor: most of a handshake is waiting for the other end
-	// turnWithin is how long a handshake waits for its turn: then most of
-	// HandshakeTimeout is still left to it.
-	turnWithin = 3 * time.Second
+	// turnWithin is how long a handshake waits for its turn: then enough of
+	// HandshakeTimeout is still left to it. Who is sent away has cost us a
+	// connection in vain, so it is most of that time.
+	turnWithin = 7 * time.Second
 	// turnFor is how long a turn lasts: the computing is done by then, and who
 	// goes on waiting for a silent peer holds up nobody.
 	turnFor = time.Second

@@ -75,7 +75,7 @@ const scaleTail = `
   2 KB of books, and saves gRPC's read buffer, which TLS makes superfluous.
 - After a restart a connection costs a signature, two verifications and a key exchange on the master; nothing of ours
   comes near. Of those that come back at once only 32 for each processor are computed at a time, and who would wait
-  longer than 3 s is sent away to come again: all at a time would take longer than a handshake may, and be in vain.
+  longer than 7 s is sent away to come again: all at a time would take longer than a handshake may, and be in vain.
 - A satellite that was never seen before is registered first, one after the other, with a sync of the disk each.
 - With many callers the time of a claim is shared by two round trips of gRPC, the sync, and the fleet itself.
 - Each satellite is one open file of the master. It takes at most 16,384, and raises its own limit as far as the system
