@@ -70,13 +70,14 @@ func (m *Manager) newSession(life *Life) *session {
 	return s
 }
 
-// start runs a session's goroutine.
+// start runs a session's goroutine. While the program ends nothing is started:
+// the next one finds the session in the journal, and no desktop.
 func (m *Manager) start(s *session) {
-	m.wg.Add(1)
-	go func() {
-		defer m.wg.Done()
-		s.run(m.ctx)
-	}()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ctx.Err() == nil {
+		m.wg.Go(func() { s.run(m.ctx) })
+	}
 }
 
 // order gives the session an order of the master. It does not wait for what

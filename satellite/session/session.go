@@ -155,7 +155,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			m.stop()
+			m.mu.Lock()
+			m.stop() // start looks
+			m.mu.Unlock()
 			m.wg.Wait()
 			return nil
 		case <-tick.C:
