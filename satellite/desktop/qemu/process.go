@@ -162,6 +162,7 @@ func signal(pidfd *os.File, pid int, sig unix.Signal, group bool) error {
 
 // stat is what /proc tells of a process.
 type stat struct {
+	dead      bool          // it has ended
 	startTime uint64        // clock ticks after boot
 	cpu       time.Duration // user and system time
 }
@@ -195,7 +196,8 @@ func parseStat(data []byte) (stat, error) {
 	// Divided first: nanoseconds of ticks would overflow after three years of
 	// processor time, which a busy desktop has used in some months.
 	const tick, most = time.Second / clockTicks, math.MaxInt64 / uint64(time.Second/clockTicks)
-	return stat{startTime: n[2], cpu: time.Duration(min(n[0]+n[1], most)) * tick}, nil
+	dead := f[0] == "Z" || f[0] == "X" // its parent has not looked yet
+	return stat{dead: dead, startTime: n[2], cpu: time.Duration(min(n[0]+n[1], most)) * tick}, nil
 }
 
 // readProc reads at most 64 KiB of a file of a process. ErrGone is certain: any

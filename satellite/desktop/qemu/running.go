@@ -454,7 +454,7 @@ func (r *running) Serial(n int) []string {
 // CPUTime implements desktop.Desktop.
 func (r *running) CPUTime() (time.Duration, error) {
 	st, err := readStat(r.proc.PID)
-	if err == nil && st.startTime != r.proc.StartTime {
+	if err == nil && (st.dead || st.startTime != r.proc.StartTime) {
 		err = desktop.ErrGone
 	}
 	return st.cpu, err
