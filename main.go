@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/rs/zerolog"
@@ -70,6 +71,9 @@ func asRoot(err error) string {
 	return "; you are not root: try it as root"
 }
 
+// parseError is how the flags say that a value is not a number.
+var parseError = regexp.MustCompile(`strconv\.Parse(Int|Uint): parsing "[^"]*": .*`)
+
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "verdecmd",
@@ -84,7 +88,8 @@ Try it on this computer alone: "verdecmd demo" starts a whole cluster.`,
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return fmt.Errorf("%w; see %s --help", err, c.CommandPath())
+		text := parseError.ReplaceAllString(err.Error(), "it must be a whole number, from 0 on")
+		return fmt.Errorf("%s; see %s --help", text, c.CommandPath())
 	})
 	root.AddCommand(master.Commands(version, logger, sim.New)...)
 	root.AddCommand(satellite.Commands(version, logger)...)

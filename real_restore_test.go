@@ -70,7 +70,7 @@ func TestRealRestore(t *testing.T) {
 	check(t, os.WriteFile(db, all, 0o600))
 	out := restore(1)
 	line := strings.TrimSpace(out[strings.LastIndex(strings.TrimSpace(out), "\n")+1:])
-	for _, want := range []string{db + " is damaged", copied + ", 3 hours old", `"verdecmd master --restore"`} {
+	for _, want := range []string{db + " is damaged", copied + ", 3 hours old", `"verdecmd master --restore"`, "verdecmd master --settings " + r.path("m") + " --restore"} {
 		if !strings.Contains(line, want) {
 			t.Errorf("the line %q does not say %q", line, want)
 		}

@@ -205,6 +205,9 @@ func open(ctx context.Context, v *settings.Values, o options, version string, lo
 		}
 	}
 	db, err := store.Open(path, copies)
+	if errors.Is(err, store.ErrDamaged) && o.settings != settings.DefaultPath {
+		err = fmt.Errorf("%w. With these settings: verdecmd master --settings %s --restore", err, o.settings)
+	}
 	if err != nil {
 		return cfg, nil, err
 	}

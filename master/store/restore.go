@@ -65,6 +65,11 @@ func restore(cfg RestoreConfig) (done Restored, err error) {
 	wrap := func(err error) (Restored, error) {
 		return Restored{}, fmt.Errorf("database %s: %w", cfg.Path, err)
 	}
+	if cfg.From != "" {
+		if _, err := os.Stat(cfg.From); err != nil {
+			return wrap(fmt.Errorf("nothing was done: the copy: %w", err))
+		}
+	}
 	old, good, err := hold(cfg.Path)
 	if err != nil {
 		return wrap(err)
