@@ -169,7 +169,7 @@ func (c *chaosCluster) open() map[string]int {
 	out := map[string]int{"goroutines of the master": goroutines}
 	for _, d := range append([]*daemon{c.m}, c.sats...) {
 		out["files of "+d.name] = d.files()
-		out["MiB of "+d.name] = resident(c.real, d) >> 10
+		out["MiB of "+d.name] = d.memory("VmRSS") >> 20
 	}
 	return out
 }

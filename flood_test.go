@@ -60,7 +60,7 @@ func TestFlood(t *testing.T) {
 		f.flood(kind)
 	}
 	patient()
-	if peak := m.memory(t, "VmHWM"); peak > 512<<20 {
+	if peak := m.memory("VmHWM"); peak > 512<<20 {
 		t.Errorf("the master took %d MiB, want less than 512", peak>>20)
 	}
 	for n := 1; n <= 2; n++ {
@@ -86,22 +86,6 @@ type flooded struct {
 	last time.Duration
 
 	files, goroutines int // before
-}
-
-// memory is a figure of /proc/PID/status in bytes.
-func (d *daemon) memory(t *testing.T, field string) int {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
-	check(t, err)
-	for line := range strings.Lines(string(b)) {
-		if w := strings.Fields(line); w[0] == field+":" {
-			n, err := strconv.Atoi(w[1])
-			check(t, err)
-			return n << 10
-		}
-	}
-	t.Fatalf("no %s in the status of the master", field)
-	return 0
 }
 
 // processor is the time that a daemon has had of the processors.
@@ -149,7 +133,7 @@ func (f *flooded) show(kind, said string, took map[string][]time.Duration) {
 func (f *flooded) flood(kind string) {
 	t := f.t
 	t.Helper()
-	before, lines, cpu := f.m.memory(t, "VmRSS"), f.warnings(), f.m.processor(t)
+	before, lines, cpu := f.m.memory("VmRSS"), f.warnings(), f.m.processor(t)
 	f.h.times()
 	began := time.Now()
 	last := f.last
@@ -166,7 +150,7 @@ func (f *flooded) flood(kind string) {
 	lasted := time.Since(began)
 	share := float64(f.m.processor(t)-cpu) / float64(lasted)
 	took, wrong := f.h.times()
-	peak := f.m.memory(t, "VmRSS")
+	peak := f.m.memory("VmRSS")
 
 	// S18, row A: what strangers opened is gone; the honest ones open and close
 	// a few files all the time.
@@ -182,7 +166,7 @@ func (f *flooded) flood(kind string) {
 		time.Sleep(100 * time.Millisecond) // what is measured is time
 	}
 	gone := time.Since(ended)
-	after := f.m.memory(t, "VmRSS")
+	after := f.m.memory("VmRSS")
 	wrote := f.warnings() - lines
 	f.show(kind, fmt.Sprintf("| %s | all gone after %.1f s; %.2f processors; memory %d, %d, %d MiB; %d warnings", said, gone.Seconds(), share, before>>20, peak>>20, after>>20, wrote), took)
 

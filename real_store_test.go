@@ -1,11 +1,8 @@
 package main
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -115,13 +112,13 @@ func TestRealGarbage(t *testing.T) {
 	flood(1)
 	settled := func() bool { return m.files() <= files[0]+1 && s.files() <= files[1]+1 }
 	r.until("the end of the connections", settled)
-	memory := []int{resident(r, m), resident(r, s)}
+	memory := []int{m.memory("VmRSS"), s.memory("VmRSS")}
 	flood(2)
 	r.until("the end of the connections", settled)
 	for i, d := range []*daemon{m, s} {
 		// 64 KiB for each bad connection; the runtime gives memory back late.
-		if now := resident(r, d); now > memory[i]+3*conns*64+32<<10 {
-			t.Errorf("%s has %d KiB after the second flood and had %d after the first", d.name, now, memory[i])
+		if now := d.memory("VmRSS"); now > memory[i]+3*conns*64<<10+32<<20 {
+			t.Errorf("%s has %d KiB after the second flood and had %d after the first", d.name, now>>10, memory[i]>>10)
 		}
 	}
 	r.win4(0, 1, "alice")
@@ -129,18 +126,4 @@ func TestRealGarbage(t *testing.T) {
 	if up := r.link(1); up != "up" {
 		t.Errorf("the satellite's link is %s", up)
 	}
-}
-
-// resident is the memory of a daemon in KiB.
-func resident(r *real, d *daemon) int {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
-	check(r.t, err)
-	for line := range strings.Lines(string(text)) {
-		if v, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			n, err := strconv.Atoi(strings.Fields(v)[0])
-			check(r.t, err)
-			return n
-		}
-	}
-	return 0
 }

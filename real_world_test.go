@@ -286,6 +286,22 @@ func (d *daemon) inside(path string) string {
 	return fmt.Sprintf("/proc/%d/root%s", d.cmd.Process.Pid, path)
 }
 
+// memory is a figure of /proc/PID/status in bytes.
+func (d *daemon) memory(field string) int {
+	d.r.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
+	check(d.r.t, err)
+	for line := range strings.Lines(string(b)) {
+		if w := strings.Fields(line); w[0] == field+":" {
+			n, err := strconv.Atoi(w[1])
+			check(d.r.t, err)
+			return n << 10
+		}
+	}
+	d.r.t.Fatalf("no %s in the status of %s", field, d.name)
+	return 0
+}
+
 // files counts the open files of the daemon.
 func (d *daemon) files() int {
 	names, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", d.cmd.Process.Pid))

@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/shirou/gopsutil/v3/process"
 
 	"verdecmd/master/host"
 	"verdecmd/master/link"
@@ -229,35 +230,24 @@ func (c *child) end() {
 }
 
 // cpu is the time of processors that it has used.
-func (c *child) cpu() time.Duration { return cpuOf(strconv.Itoa(c.cmd.Process.Pid)) }
+func (c *child) cpu() time.Duration { return cpuOf(c.cmd.Process.Pid) }
 
-// cpuOf reads the processor time of a process, exact to its clock ticks.
-func cpuOf(pid string) time.Duration {
-	b, err := os.ReadFile("/proc/" + pid + "/stat")
+// cpuOf is the processor time of a process, exact to clock ticks; 0: it is gone.
+func cpuOf(pid int) time.Duration {
+	t, err := (&process.Process{Pid: int32(pid)}).Times()
 	if err != nil {
 		return 0
 	}
-	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	if len(f) < 13 {
-		return 0
-	}
-	user, _ := strconv.ParseInt(f[11], 10, 64)
-	system, _ := strconv.ParseInt(f[12], 10, 64)
-	return time.Duration(user+system) * 10 * time.Millisecond
+	return time.Duration((t.User + t.System) * float64(time.Second))
 }
 
-// rss is its resident memory in bytes.
+// rss is its resident memory in bytes; 0: it is gone.
 func (c *child) rss() int64 {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", c.cmd.Process.Pid))
+	m, err := (&process.Process{Pid: int32(c.cmd.Process.Pid)}).MemoryInfo()
 	if err != nil {
 		return 0
 	}
-	f := strings.Fields(string(b))
-	if len(f) < 2 {
-		return 0
-	}
-	pages, _ := strconv.ParseInt(f[1], 10, 64)
-	return pages * int64(os.Getpagesize())
+	return int64(m.RSS)
 }
 
 // figures are what the process tells about itself.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -175,13 +176,13 @@ func (f *fleet) steady(ctx context.Context, r *Figures) error {
 		return err
 	}
 	f.overran.Store(0)
-	cpu, own, began, sent := f.child.cpu(), cpuOf("self"), time.Now(), f.sent.Load()
+	cpu, own, began, sent := f.child.cpu(), cpuOf(os.Getpid()), time.Now(), f.sent.Load()
 	if err := f.profiled(func() error { return wait(ctx, time.Duration(f.o.Seconds)*time.Second) }); err != nil {
 		return err
 	}
 	used, took := f.child.cpu()-cpu, time.Since(began).Seconds()
 	r.Reports = uint64(f.sent.Load() - sent)
-	r.FleetCPU = 100 * (cpuOf("self") - own).Seconds() / took
+	r.FleetCPU = 100 * (cpuOf(os.Getpid()) - own).Seconds() / took
 	r.Overran = int(f.overran.Load())
 	after, err := f.child.figures()
 	if err != nil {
@@ -440,7 +441,7 @@ func (f *fleet) progress(ctx context.Context) {
 		case <-tick.C:
 		}
 		f.child.mu.Lock()
-		now := cpuOf(strconv.Itoa(f.child.cmd.Process.Pid))
+		now := f.child.cpu()
 		f.child.mu.Unlock()
 		took := time.Since(began).Seconds()
 		busy := 100 * max(0, now-cpu).Seconds() / took

@@ -157,7 +157,7 @@ func (s *satellite) once(ctx context.Context) (welcomed bool, err error) {
 
 // report sends reports in their slots, and at once where there is news.
 func (s *satellite) report(ctx context.Context, stream pb.Link_AttachClient, p *pb.Pace, paces <-chan *pb.Pace) error {
-	interval, next := slot(p)
+	interval, next := wire.Slot(p)
 	due := time.Now().Add(next)
 	timer := time.NewTimer(next)
 	defer timer.Stop()
@@ -167,7 +167,7 @@ func (s *satellite) report(ctx context.Context, stream pb.Link_AttachClient, p *
 		case <-ctx.Done():
 			return nil
 		case p := <-paces:
-			interval, next = slot(p)
+			interval, next = wire.Slot(p)
 			due = time.Now().Add(next)
 			timer.Reset(next)
 			continue
@@ -209,12 +209,6 @@ func (s *satellite) report(ctx context.Context, stream pb.Link_AttachClient, p *
 			return err
 		}
 	}
-}
-
-// slot is how the real satellite takes a Pace.
-func slot(p *pb.Pace) (interval, next time.Duration) {
-	interval = time.Duration(min(max(p.IntervalMs, 100), 3600_000)) * time.Millisecond
-	return interval, time.Duration(p.SlotMs)*time.Millisecond%interval + interval/100
 }
 
 // list is all sessions by ID. s.mu must be held.

@@ -183,8 +183,8 @@ func (l *limitListener) greeted(c *limitConn, now time.Time) error {
 	return nil
 }
 
-// excused gives back what c has taken as a stranger: that it came in vain is not
-// its fault, and it has cost no computing.
+// excused gives back what c has taken as a stranger: it has waited in vain for
+// its turn, which is not its fault, and has cost no computing.
 func (l *limitListener) excused(c *limitConn, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -28,10 +28,10 @@ func prove(c *Credentials, report Reporter) credentials.TransportCredentials {
 	turns := newTurns()
 	t.GetConfigForClient = func(hello *tls.ClientHelloInfo) (_ *tls.Config, err error) {
 		if l, ok := hello.Conn.(*limitConn); ok {
-			if err = l.greeted(); err == nil {
-				l.turn, err = turns.take()
+			if err = l.greeted(); err != nil {
+				return nil, err
 			}
-			if errors.Is(err, errBusy) {
+			if l.turn, err = turns.take(); err != nil {
 				l.excused()
 			}
 		}

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+
+	pb "verdecmd/proto"
 )
 
 // Protocol is the version of the link between master and satellite.
@@ -83,6 +85,13 @@ func DialOptions(c *Credentials) []grpc.DialOption {
 			MinConnectTimeout: HandshakeTimeout,
 		}),
 	}
+}
+
+// Slot is what a Pace prescribes, within bounds: the time between two reports,
+// and that until the first.
+func Slot(p *pb.Pace) (interval, next time.Duration) {
+	interval = time.Duration(min(max(p.IntervalMs, 100), 3600_000)) * time.Millisecond
+	return interval, time.Duration(p.SlotMs)*time.Millisecond%interval + interval/100
 }
 
 // skew is how far apart two clocks are, rounded for a message.

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "verdecmd/proto"
+	"verdecmd/proto/wire"
 )
 
 // downStream is a link whose master sends what it is given, and then ends.
@@ -113,7 +114,7 @@ func FuzzDown(f *testing.F) {
 				}
 			}
 			if p := d.GetPace(); p != nil {
-				if interval, next := pace(p); interval < 100*time.Millisecond || interval > time.Hour || next <= 0 || next > 2*interval {
+				if interval, next := wire.Slot(p); interval < 100*time.Millisecond || interval > time.Hour || next <= 0 || next > 2*interval {
 					t.Errorf("%v: every %v, first in %v", p, interval, next)
 				}
 			}

@@ -140,10 +140,3 @@ func ClaimUnknown(err error) bool {
 	}
 	return true
 }
-
-// pace is what the master prescribes, within bounds: the time between two
-// reports, and that until the first.
-func pace(p *pb.Pace) (interval, next time.Duration) {
-	interval = time.Duration(min(max(p.IntervalMs, 100), 3600_000)) * time.Millisecond
-	return interval, time.Duration(p.SlotMs)*time.Millisecond%interval + interval/100
-}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	pb "verdecmd/proto"
+	"verdecmd/proto/wire"
 )
 
 // reporter sends what goes up one connection and takes in what comes down.
@@ -24,7 +25,7 @@ type reporter struct {
 // run sends reports at their pace, and at once when something changes.
 func (r *reporter) run(ctx context.Context, p *pb.Pace) error {
 	host := r.link.cfg.Host
-	interval, next := pace(p)
+	interval, next := wire.Slot(p)
 	timer := time.NewTimer(next)
 	defer timer.Stop()
 	due := time.Now().Add(next)
@@ -37,7 +38,7 @@ func (r *reporter) run(ctx context.Context, p *pb.Pace) error {
 			case <-ctx.Done():
 				return nil
 			case p := <-r.pace:
-				interval, next = pace(p)
+				interval, next = wire.Slot(p)
 				due = time.Now().Add(next)
 				timer.Reset(next)
 				continue

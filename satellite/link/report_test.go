@@ -90,7 +90,7 @@ func TestCallsWithoutALink(t *testing.T) {
 // V-10: whatever the master prescribes, reports come neither in a flood nor never.
 func TestPace(t *testing.T) {
 	for name, p := range map[string]*pb.Pace{"zero": {}, "huge": {IntervalMs: 1 << 31, SlotMs: 1 << 31}, "slot beyond": {IntervalMs: 3000, SlotMs: 9000}, "as usual": {IntervalMs: 3000, SlotMs: 1500}} {
-		interval, next := pace(p)
+		interval, next := wire.Slot(p)
 		if interval < 100*time.Millisecond || interval > time.Hour || next <= 0 || next > interval+interval/50 {
 			t.Errorf("%s: every %v, first in %v", name, interval, next)
 		}
