@@ -50,6 +50,20 @@ func TestRealGuardian(t *testing.T) {
 			t.Fatalf("satellite %d has %d guardians", i+1, n)
 		}
 	}
+	// Who ends in order takes its guardian along where there is nothing to guard.
+	empty := r.satellite(4, nil, "")
+	r.until("a guardian without desktops", func() bool { return len(r.guardians(4)) == 1 })
+	check(t, empty.cmd.Process.Signal(syscall.SIGTERM), empty.cmd.Wait())
+	if left := r.guardians(4); len(left) != 0 {
+		t.Errorf("guardians %v of a satellite that left no desktop", left)
+	}
+	check(t, sats[2].cmd.Process.Signal(syscall.SIGTERM), sats[2].cmd.Wait())
+	if left := r.guardians(3); len(left) != 1 {
+		t.Errorf("guardians %v of a satellite that left a desktop", left)
+	}
+	sats[2].start()
+	r.until("the satellite that left a desktop", func() bool { return r.link(3) == "up" })
+
 	began := time.Now()
 	sats[0].kill()
 	check(t, sats[1].cmd.Process.Signal(syscall.SIGSTOP))
