@@ -313,6 +313,1837 @@ func (x *Load) GetPressureIo() float64 {
 	return 0
 }
 
+// JoinRequest registers a host. It is sent only after the master has proved
+// that it belongs to the authority whose fingerprint is in the token, or was
+// confirmed by the administrator.
+type JoinRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Csr   []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"` // PKCS#10 in DER; every name in it is ignored
+	// Types that are valid to be assigned to Proof:
+	//
+	//	*JoinRequest_Token
+	//	*JoinRequest_Password
+	Proof         isJoinRequest_Proof `protobuf_oneof:"proof"`
+	Name          string              `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`       // host name
+	Address       string              `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"` // where clients reach it (WIN4_VERDE_PUBADDR)
+	Version       string              `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"` // of the software
+	Arch          string              `protobuf:"bytes,7,opt,name=arch,proto3" json:"arch,omitempty"`
+	NowUnixMs     int64               `protobuf:"varint,8,opt,name=now_unix_ms,json=nowUnixMs,proto3" json:"now_unix_ms,omitempty"` // its clock
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinRequest) Reset() {
+	*x = JoinRequest{}
+	mi := &file_host_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinRequest) ProtoMessage() {}
+
+func (x *JoinRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
+func (*JoinRequest) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *JoinRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+func (x *JoinRequest) GetProof() isJoinRequest_Proof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+func (x *JoinRequest) GetToken() string {
+	if x != nil {
+		if x, ok := x.Proof.(*JoinRequest_Token); ok {
+			return x.Token
+		}
+	}
+	return ""
+}
+
+func (x *JoinRequest) GetPassword() string {
+	if x != nil {
+		if x, ok := x.Proof.(*JoinRequest_Password); ok {
+			return x.Password
+		}
+	}
+	return ""
+}
+
+func (x *JoinRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *JoinRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *JoinRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *JoinRequest) GetArch() string {
+	if x != nil {
+		return x.Arch
+	}
+	return ""
+}
+
+func (x *JoinRequest) GetNowUnixMs() int64 {
+	if x != nil {
+		return x.NowUnixMs
+	}
+	return 0
+}
+
+type isJoinRequest_Proof interface {
+	isJoinRequest_Proof()
+}
+
+type JoinRequest_Token struct {
+	Token string `protobuf:"bytes,2,opt,name=token,proto3,oneof"` // wire.Token
+}
+
+type JoinRequest_Password struct {
+	Password string `protobuf:"bytes,3,opt,name=password,proto3,oneof"` // the manager's
+}
+
+func (*JoinRequest_Token) isJoinRequest_Proof() {}
+
+func (*JoinRequest_Password) isJoinRequest_Proof() {}
+
+// RenewRequest asks for a certificate for a new key of the calling identity.
+type RenewRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Csr           []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
+	NowUnixMs     int64                  `protobuf:"varint,2,opt,name=now_unix_ms,json=nowUnixMs,proto3" json:"now_unix_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewRequest) Reset() {
+	*x = RenewRequest{}
+	mi := &file_host_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewRequest) ProtoMessage() {}
+
+func (x *RenewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
+func (*RenewRequest) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RenewRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+func (x *RenewRequest) GetNowUnixMs() int64 {
+	if x != nil {
+		return x.NowUnixMs
+	}
+	return 0
+}
+
+type JoinReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"` // PEM: the host's own
+	Roots         []byte                 `protobuf:"bytes,2,opt,name=roots,proto3" json:"roots,omitempty"`             // PEM: the authorities to trust, the one in use first
+	Cluster       string                 `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`         // UUID
+	Id            string                 `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"`                   // UUID of the host's identity
+	ServerId      uint64                 `protobuf:"varint,5,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	Name          string                 `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`                               // as it stands in the certificate
+	Replaced      bool                   `protobuf:"varint,7,opt,name=replaced,proto3" json:"replaced,omitempty"`                      // it has taken over the server of a machine before
+	NowUnixMs     int64                  `protobuf:"varint,8,opt,name=now_unix_ms,json=nowUnixMs,proto3" json:"now_unix_ms,omitempty"` // the master's clock
+	Trust         *SignedTrust           `protobuf:"bytes,9,opt,name=trust,proto3" json:"trust,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinReply) Reset() {
+	*x = JoinReply{}
+	mi := &file_host_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinReply) ProtoMessage() {}
+
+func (x *JoinReply) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
+func (*JoinReply) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *JoinReply) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *JoinReply) GetRoots() []byte {
+	if x != nil {
+		return x.Roots
+	}
+	return nil
+}
+
+func (x *JoinReply) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *JoinReply) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *JoinReply) GetServerId() uint64 {
+	if x != nil {
+		return x.ServerId
+	}
+	return 0
+}
+
+func (x *JoinReply) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *JoinReply) GetReplaced() bool {
+	if x != nil {
+		return x.Replaced
+	}
+	return false
+}
+
+func (x *JoinReply) GetNowUnixMs() int64 {
+	if x != nil {
+		return x.NowUnixMs
+	}
+	return 0
+}
+
+func (x *JoinReply) GetTrust() *SignedTrust {
+	if x != nil {
+		return x.Trust
+	}
+	return nil
+}
+
+// SignedTrust is the trust bundle: a Trust in its one encoding, and signatures
+// by the cluster's authorities. See wire.SignTrust.
+type SignedTrust struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Body          []byte                 `protobuf:"bytes,1,opt,name=body,proto3" json:"body,omitempty"`
+	Signatures    []*TrustSignature      `protobuf:"bytes,2,rep,name=signatures,proto3" json:"signatures,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignedTrust) Reset() {
+	*x = SignedTrust{}
+	mi := &file_host_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignedTrust) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignedTrust) ProtoMessage() {}
+
+func (x *SignedTrust) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignedTrust.ProtoReflect.Descriptor instead.
+func (*SignedTrust) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SignedTrust) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *SignedTrust) GetSignatures() []*TrustSignature {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+type TrustSignature struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Root          []byte                 `protobuf:"bytes,1,opt,name=root,proto3" json:"root,omitempty"`           // SHA-256 of the authority's certificate
+	Signature     []byte                 `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"` // ECDSA, ASN.1
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrustSignature) Reset() {
+	*x = TrustSignature{}
+	mi := &file_host_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrustSignature) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrustSignature) ProtoMessage() {}
+
+func (x *TrustSignature) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrustSignature.ProtoReflect.Descriptor instead.
+func (*TrustSignature) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *TrustSignature) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *TrustSignature) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+// Trust is what all machines of a cluster believe about it.
+type Trust struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // grows with every change
+	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Roots         [][]byte               `protobuf:"bytes,3,rep,name=roots,proto3" json:"roots,omitempty"` // certificates in DER, the one that issues first
+	Revoked       []*Revoked             `protobuf:"bytes,4,rep,name=revoked,proto3" json:"revoked,omitempty"`
+	Masters       []*Manager             `protobuf:"bytes,5,rep,name=masters,proto3" json:"masters,omitempty"`
+	Members       []*Member              `protobuf:"bytes,6,rep,name=members,proto3" json:"members,omitempty"` // servers by ID
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trust) Reset() {
+	*x = Trust{}
+	mi := &file_host_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trust) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trust) ProtoMessage() {}
+
+func (x *Trust) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trust.ProtoReflect.Descriptor instead.
+func (*Trust) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Trust) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Trust) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *Trust) GetRoots() [][]byte {
+	if x != nil {
+		return x.Roots
+	}
+	return nil
+}
+
+func (x *Trust) GetRevoked() []*Revoked {
+	if x != nil {
+		return x.Revoked
+	}
+	return nil
+}
+
+func (x *Trust) GetMasters() []*Manager {
+	if x != nil {
+		return x.Masters
+	}
+	return nil
+}
+
+func (x *Trust) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+type Revoked struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`                                 // UUID of the identity
+	Serial        string                 `protobuf:"bytes,2,opt,name=serial,proto3" json:"serial,omitempty"`                         // hexadecimal; empty: all certificates of the identity
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`                               // superseded, forgotten, ...
+	UntilUnix     int64                  `protobuf:"varint,4,opt,name=until_unix,json=untilUnix,proto3" json:"until_unix,omitempty"` // may be left out of the list after this
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revoked) Reset() {
+	*x = Revoked{}
+	mi := &file_host_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revoked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revoked) ProtoMessage() {}
+
+func (x *Revoked) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revoked.ProtoReflect.Descriptor instead.
+func (*Revoked) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Revoked) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Revoked) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *Revoked) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Revoked) GetUntilUnix() int64 {
+	if x != nil {
+		return x.UntilUnix
+	}
+	return 0
+}
+
+type Manager struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // host:port for satellites
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Manager) Reset() {
+	*x = Manager{}
+	mi := &file_host_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Manager) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Manager) ProtoMessage() {}
+
+func (x *Manager) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Manager.ProtoReflect.Descriptor instead.
+func (*Manager) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Manager) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Manager) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+type Member struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ServerId      uint64                 `protobuf:"varint,1,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"` // UUID of the identity
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`                              // for clients
+	Peer          string                 `protobuf:"bytes,5,opt,name=peer,proto3" json:"peer,omitempty"`                                    // host:port for other satellites; empty: none
+	SshHostKeys   []string               `protobuf:"bytes,6,rep,name=ssh_host_keys,json=sshHostKeys,proto3" json:"ssh_host_keys,omitempty"` // in the form of ssh_host_*_key.pub
+	SshUserKey    string                 `protobuf:"bytes,7,opt,name=ssh_user_key,json=sshUserKey,proto3" json:"ssh_user_key,omitempty"`    // root's public key; empty: not managed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Member) Reset() {
+	*x = Member{}
+	mi := &file_host_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Member) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Member) ProtoMessage() {}
+
+func (x *Member) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Member.ProtoReflect.Descriptor instead.
+func (*Member) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Member) GetServerId() uint64 {
+	if x != nil {
+		return x.ServerId
+	}
+	return 0
+}
+
+func (x *Member) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Member) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Member) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Member) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *Member) GetSshHostKeys() []string {
+	if x != nil {
+		return x.SshHostKeys
+	}
+	return nil
+}
+
+func (x *Member) GetSshUserKey() string {
+	if x != nil {
+		return x.SshUserKey
+	}
+	return ""
+}
+
+// TrustPart is a piece of a SignedTrust in its encoding: a large cluster's does
+// not fit into one message.
+type TrustPart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Index         uint32                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"` // from 0
+	Count         uint32                 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrustPart) Reset() {
+	*x = TrustPart{}
+	mi := &file_host_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrustPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrustPart) ProtoMessage() {}
+
+func (x *TrustPart) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrustPart.ProtoReflect.Descriptor instead.
+func (*TrustPart) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *TrustPart) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *TrustPart) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *TrustPart) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *TrustPart) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// TrustAck tells which bundle a satellite has made its own.
+type TrustAck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // that is in force there
+	Error         string                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`      // why a newer one was refused, in words
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrustAck) Reset() {
+	*x = TrustAck{}
+	mi := &file_host_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrustAck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrustAck) ProtoMessage() {}
+
+func (x *TrustAck) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrustAck.ProtoReflect.Descriptor instead.
+func (*TrustAck) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *TrustAck) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *TrustAck) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+type CompareRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Survey        *Survey                `protobuf:"bytes,1,opt,name=survey,proto3" json:"survey,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareRequest) Reset() {
+	*x = CompareRequest{}
+	mi := &file_host_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareRequest) ProtoMessage() {}
+
+func (x *CompareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareRequest.ProtoReflect.Descriptor instead.
+func (*CompareRequest) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CompareRequest) GetSurvey() *Survey {
+	if x != nil {
+		return x.Survey
+	}
+	return nil
+}
+
+type CompareReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Others        []*Survey              `protobuf:"bytes,1,rep,name=others,proto3" json:"others,omitempty"`
+	NowUnixMs     int64                  `protobuf:"varint,2,opt,name=now_unix_ms,json=nowUnixMs,proto3" json:"now_unix_ms,omitempty"` // the master's clock
+	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`                         // of the master's software
+	Members       []*Member              `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareReply) Reset() {
+	*x = CompareReply{}
+	mi := &file_host_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareReply) ProtoMessage() {}
+
+func (x *CompareReply) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareReply.ProtoReflect.Descriptor instead.
+func (*CompareReply) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *CompareReply) GetOthers() []*Survey {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
+func (x *CompareReply) GetNowUnixMs() int64 {
+	if x != nil {
+		return x.NowUnixMs
+	}
+	return 0
+}
+
+func (x *CompareReply) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *CompareReply) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+type CheckedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Findings      []*Finding             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	AtUnixMs      int64                  `protobuf:"varint,2,opt,name=at_unix_ms,json=atUnixMs,proto3" json:"at_unix_ms,omitempty"`
+	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckedRequest) Reset() {
+	*x = CheckedRequest{}
+	mi := &file_host_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckedRequest) ProtoMessage() {}
+
+func (x *CheckedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckedRequest.ProtoReflect.Descriptor instead.
+func (*CheckedRequest) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CheckedRequest) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+func (x *CheckedRequest) GetAtUnixMs() int64 {
+	if x != nil {
+		return x.AtUnixMs
+	}
+	return 0
+}
+
+func (x *CheckedRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type CheckedReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckedReply) Reset() {
+	*x = CheckedReply{}
+	mi := &file_host_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckedReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckedReply) ProtoMessage() {}
+
+func (x *CheckedReply) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckedReply.ProtoReflect.Descriptor instead.
+func (*CheckedReply) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{16}
+}
+
+// Survey is what a host is measured to be, for comparison with others.
+type Survey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hostname      string                 `protobuf:"bytes,1,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Arch          string                 `protobuf:"bytes,3,opt,name=arch,proto3" json:"arch,omitempty"`
+	PublicAddress string                 `protobuf:"bytes,4,opt,name=public_address,json=publicAddress,proto3" json:"public_address,omitempty"` // WIN4_VERDE_PUBADDR as it is resolved there
+	PeerAddress   string                 `protobuf:"bytes,5,opt,name=peer_address,json=peerAddress,proto3" json:"peer_address,omitempty"`
+	NowUnixMs     int64                  `protobuf:"varint,6,opt,name=now_unix_ms,json=nowUnixMs,proto3" json:"now_unix_ms,omitempty"`
+	Home          *Mount                 `protobuf:"bytes,7,opt,name=home,proto3" json:"home,omitempty"`
+	Accounts      []*Account             `protobuf:"bytes,8,rep,name=accounts,proto3" json:"accounts,omitempty"` // at most 500
+	Bridges       []*Bridge              `protobuf:"bytes,9,rep,name=bridges,proto3" json:"bridges,omitempty"`
+	Settings      map[string]string      `protobuf:"bytes,10,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // those that must be the same everywhere
+	ServerId      uint64                 `protobuf:"varint,11,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	TakenUnixMs   int64                  `protobuf:"varint,12,opt,name=taken_unix_ms,json=takenUnixMs,proto3" json:"taken_unix_ms,omitempty"` // by the master's clock, when it came
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Survey) Reset() {
+	*x = Survey{}
+	mi := &file_host_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Survey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Survey) ProtoMessage() {}
+
+func (x *Survey) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Survey.ProtoReflect.Descriptor instead.
+func (*Survey) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Survey) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *Survey) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Survey) GetArch() string {
+	if x != nil {
+		return x.Arch
+	}
+	return ""
+}
+
+func (x *Survey) GetPublicAddress() string {
+	if x != nil {
+		return x.PublicAddress
+	}
+	return ""
+}
+
+func (x *Survey) GetPeerAddress() string {
+	if x != nil {
+		return x.PeerAddress
+	}
+	return ""
+}
+
+func (x *Survey) GetNowUnixMs() int64 {
+	if x != nil {
+		return x.NowUnixMs
+	}
+	return 0
+}
+
+func (x *Survey) GetHome() *Mount {
+	if x != nil {
+		return x.Home
+	}
+	return nil
+}
+
+func (x *Survey) GetAccounts() []*Account {
+	if x != nil {
+		return x.Accounts
+	}
+	return nil
+}
+
+func (x *Survey) GetBridges() []*Bridge {
+	if x != nil {
+		return x.Bridges
+	}
+	return nil
+}
+
+func (x *Survey) GetSettings() map[string]string {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *Survey) GetServerId() uint64 {
+	if x != nil {
+		return x.ServerId
+	}
+	return 0
+}
+
+func (x *Survey) GetTakenUnixMs() int64 {
+	if x != nil {
+		return x.TakenUnixMs
+	}
+	return 0
+}
+
+type Mount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Dir           string                 `protobuf:"bytes,1,opt,name=dir,proto3" json:"dir,omitempty"`       // where it is mounted
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`     // file system
+	Source        string                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"` // server:export, device
+	Options       []string               `protobuf:"bytes,4,rep,name=options,proto3" json:"options,omitempty"`
+	Network       bool                   `protobuf:"varint,5,opt,name=network,proto3" json:"network,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mount) Reset() {
+	*x = Mount{}
+	mi := &file_host_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mount) ProtoMessage() {}
+
+func (x *Mount) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mount.ProtoReflect.Descriptor instead.
+func (*Mount) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Mount) GetDir() string {
+	if x != nil {
+		return x.Dir
+	}
+	return ""
+}
+
+func (x *Mount) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Mount) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Mount) GetOptions() []string {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
+func (x *Mount) GetNetwork() bool {
+	if x != nil {
+		return x.Network
+	}
+	return false
+}
+
+type Account struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Uid           uint32                 `protobuf:"varint,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid           uint32                 `protobuf:"varint,3,opt,name=gid,proto3" json:"gid,omitempty"`
+	Home          string                 `protobuf:"bytes,4,opt,name=home,proto3" json:"home,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Account) Reset() {
+	*x = Account{}
+	mi := &file_host_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Account) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Account) ProtoMessage() {}
+
+func (x *Account) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Account.ProtoReflect.Descriptor instead.
+func (*Account) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Account) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Account) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Account) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *Account) GetHome() string {
+	if x != nil {
+		return x.Home
+	}
+	return ""
+}
+
+type Bridge struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Subnets       []string               `protobuf:"bytes,2,rep,name=subnets,proto3" json:"subnets,omitempty"` // address/bits of the network
+	Mtu           uint32                 `protobuf:"varint,3,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	Vlan          uint32                 `protobuf:"varint,4,opt,name=vlan,proto3" json:"vlan,omitempty"` // 0: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Bridge) Reset() {
+	*x = Bridge{}
+	mi := &file_host_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Bridge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Bridge) ProtoMessage() {}
+
+func (x *Bridge) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Bridge.ProtoReflect.Descriptor instead.
+func (*Bridge) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Bridge) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Bridge) GetSubnets() []string {
+	if x != nil {
+		return x.Subnets
+	}
+	return nil
+}
+
+func (x *Bridge) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *Bridge) GetVlan() uint32 {
+	if x != nil {
+		return x.Vlan
+	}
+	return 0
+}
+
+// Finding is one line of the checks.
+type Finding struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Check         string                 `protobuf:"bytes,1,opt,name=check,proto3" json:"check,omitempty"` // one word, stable: accelerator, clock, locks, ...
+	Level         string                 `protobuf:"bytes,2,opt,name=level,proto3" json:"level,omitempty"` // pass, warn, fail
+	Measured      string                 `protobuf:"bytes,3,opt,name=measured,proto3" json:"measured,omitempty"`
+	Wanted        string                 `protobuf:"bytes,4,opt,name=wanted,proto3" json:"wanted,omitempty"`
+	Fix           string                 `protobuf:"bytes,5,opt,name=fix,proto3" json:"fix,omitempty"`    // a command or what to do; empty where it passes
+	Hard          bool                   `protobuf:"varint,6,opt,name=hard,proto3" json:"hard,omitempty"` // a fail keeps desktops away from this host
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finding) Reset() {
+	*x = Finding{}
+	mi := &file_host_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finding) ProtoMessage() {}
+
+func (x *Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
+func (*Finding) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Finding) GetCheck() string {
+	if x != nil {
+		return x.Check
+	}
+	return ""
+}
+
+func (x *Finding) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+func (x *Finding) GetMeasured() string {
+	if x != nil {
+		return x.Measured
+	}
+	return ""
+}
+
+func (x *Finding) GetWanted() string {
+	if x != nil {
+		return x.Wanted
+	}
+	return ""
+}
+
+func (x *Finding) GetFix() string {
+	if x != nil {
+		return x.Fix
+	}
+	return ""
+}
+
+func (x *Finding) GetHard() bool {
+	if x != nil {
+		return x.Hard
+	}
+	return false
+}
+
+type PeerPing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NowUnixMs     int64                  `protobuf:"varint,1,opt,name=now_unix_ms,json=nowUnixMs,proto3" json:"now_unix_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerPing) Reset() {
+	*x = PeerPing{}
+	mi := &file_host_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerPing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerPing) ProtoMessage() {}
+
+func (x *PeerPing) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerPing.ProtoReflect.Descriptor instead.
+func (*PeerPing) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *PeerPing) GetNowUnixMs() int64 {
+	if x != nil {
+		return x.NowUnixMs
+	}
+	return 0
+}
+
+type PeerPong struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NowUnixMs     int64                  `protobuf:"varint,1,opt,name=now_unix_ms,json=nowUnixMs,proto3" json:"now_unix_ms,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	TrustVersion  uint64                 `protobuf:"varint,4,opt,name=trust_version,json=trustVersion,proto3" json:"trust_version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerPong) Reset() {
+	*x = PeerPong{}
+	mi := &file_host_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerPong) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerPong) ProtoMessage() {}
+
+func (x *PeerPong) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerPong.ProtoReflect.Descriptor instead.
+func (*PeerPong) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PeerPong) GetNowUnixMs() int64 {
+	if x != nil {
+		return x.NowUnixMs
+	}
+	return 0
+}
+
+func (x *PeerPong) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PeerPong) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *PeerPong) GetTrustVersion() uint64 {
+	if x != nil {
+		return x.TrustVersion
+	}
+	return 0
+}
+
+type TryLockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          string                 `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`       // a name in the directory of the homes: .verdecmd-lock-...
+	Content       string                 `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"` // what stands in it, so that it is the same file
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TryLockRequest) Reset() {
+	*x = TryLockRequest{}
+	mi := &file_host_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TryLockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TryLockRequest) ProtoMessage() {}
+
+func (x *TryLockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TryLockRequest.ProtoReflect.Descriptor instead.
+func (*TryLockRequest) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *TryLockRequest) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *TryLockRequest) GetContent() string {
+	if x != nil {
+		return x.Content
+	}
+	return ""
+}
+
+type TryLockReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Found         bool                   `protobuf:"varint,1,opt,name=found,proto3" json:"found,omitempty"`
+	Locked        bool                   `protobuf:"varint,2,opt,name=locked,proto3" json:"locked,omitempty"` // true: the lock was refused, locks exclude
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TryLockReply) Reset() {
+	*x = TryLockReply{}
+	mi := &file_host_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TryLockReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TryLockReply) ProtoMessage() {}
+
+func (x *TryLockReply) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TryLockReply.ProtoReflect.Descriptor instead.
+func (*TryLockReply) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *TryLockReply) GetFound() bool {
+	if x != nil {
+		return x.Found
+	}
+	return false
+}
+
+func (x *TryLockReply) GetLocked() bool {
+	if x != nil {
+		return x.Locked
+	}
+	return false
+}
+
+func (x *TryLockReply) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+type MayMigrateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"` // one-time, from the master; empty: only ask
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MayMigrateRequest) Reset() {
+	*x = MayMigrateRequest{}
+	mi := &file_host_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MayMigrateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MayMigrateRequest) ProtoMessage() {}
+
+func (x *MayMigrateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MayMigrateRequest.ProtoReflect.Descriptor instead.
+func (*MayMigrateRequest) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *MayMigrateRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+type MayMigrateReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Allowed       bool                   `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	Why           string                 `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"` // why not, and which setting allows it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MayMigrateReply) Reset() {
+	*x = MayMigrateReply{}
+	mi := &file_host_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MayMigrateReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MayMigrateReply) ProtoMessage() {}
+
+func (x *MayMigrateReply) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MayMigrateReply.ProtoReflect.Descriptor instead.
+func (*MayMigrateReply) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *MayMigrateReply) GetAllowed() bool {
+	if x != nil {
+		return x.Allowed
+	}
+	return false
+}
+
+func (x *MayMigrateReply) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+// HostKeys are a satellite's public SSH keys, where they are managed.
+type HostKeys struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	HostKeys      []string               `protobuf:"bytes,1,rep,name=host_keys,json=hostKeys,proto3" json:"host_keys,omitempty"`
+	UserKey       string                 `protobuf:"bytes,2,opt,name=user_key,json=userKey,proto3" json:"user_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostKeys) Reset() {
+	*x = HostKeys{}
+	mi := &file_host_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostKeys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostKeys) ProtoMessage() {}
+
+func (x *HostKeys) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostKeys.ProtoReflect.Descriptor instead.
+func (*HostKeys) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *HostKeys) GetHostKeys() []string {
+	if x != nil {
+		return x.HostKeys
+	}
+	return nil
+}
+
+func (x *HostKeys) GetUserKey() string {
+	if x != nil {
+		return x.UserKey
+	}
+	return ""
+}
+
 var File_host_proto protoreflect.FileDescriptor
 
 const file_host_proto_rawDesc = "" +
@@ -352,7 +2183,158 @@ const file_host_proto_rawDesc = "" +
 	"\x0fpressure_memory\x18\t \x01(\x01R\x0epressureMemory\x12\x1f\n" +
 	"\vpressure_io\x18\n" +
 	" \x01(\x01R\n" +
-	"pressureIoB\x13Z\x11verdecmd/proto;pbb\x06proto3"
+	"pressureIo\"\xda\x01\n" +
+	"\vJoinRequest\x12\x10\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\x12\x16\n" +
+	"\x05token\x18\x02 \x01(\tH\x00R\x05token\x12\x1c\n" +
+	"\bpassword\x18\x03 \x01(\tH\x00R\bpassword\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x12\x12\n" +
+	"\x04arch\x18\a \x01(\tR\x04arch\x12\x1e\n" +
+	"\vnow_unix_ms\x18\b \x01(\x03R\tnowUnixMsB\a\n" +
+	"\x05proof\"@\n" +
+	"\fRenewRequest\x12\x10\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\x12\x1e\n" +
+	"\vnow_unix_ms\x18\x02 \x01(\x03R\tnowUnixMs\"\x8a\x02\n" +
+	"\tJoinReply\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x14\n" +
+	"\x05roots\x18\x02 \x01(\fR\x05roots\x12\x18\n" +
+	"\acluster\x18\x03 \x01(\tR\acluster\x12\x0e\n" +
+	"\x02id\x18\x04 \x01(\tR\x02id\x12\x1b\n" +
+	"\tserver_id\x18\x05 \x01(\x04R\bserverId\x12\x12\n" +
+	"\x04name\x18\x06 \x01(\tR\x04name\x12\x1a\n" +
+	"\breplaced\x18\a \x01(\bR\breplaced\x12\x1e\n" +
+	"\vnow_unix_ms\x18\b \x01(\x03R\tnowUnixMs\x12.\n" +
+	"\x05trust\x18\t \x01(\v2\x18.verdecmd.v1.SignedTrustR\x05trust\"^\n" +
+	"\vSignedTrust\x12\x12\n" +
+	"\x04body\x18\x01 \x01(\fR\x04body\x12;\n" +
+	"\n" +
+	"signatures\x18\x02 \x03(\v2\x1b.verdecmd.v1.TrustSignatureR\n" +
+	"signatures\"B\n" +
+	"\x0eTrustSignature\x12\x12\n" +
+	"\x04root\x18\x01 \x01(\fR\x04root\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"\xe0\x01\n" +
+	"\x05Trust\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x18\n" +
+	"\acluster\x18\x02 \x01(\tR\acluster\x12\x14\n" +
+	"\x05roots\x18\x03 \x03(\fR\x05roots\x12.\n" +
+	"\arevoked\x18\x04 \x03(\v2\x14.verdecmd.v1.RevokedR\arevoked\x12.\n" +
+	"\amasters\x18\x05 \x03(\v2\x14.verdecmd.v1.ManagerR\amasters\x12-\n" +
+	"\amembers\x18\x06 \x03(\v2\x13.verdecmd.v1.MemberR\amembers\"b\n" +
+	"\aRevoked\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06serial\x18\x02 \x01(\tR\x06serial\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\x12\x1d\n" +
+	"\n" +
+	"until_unix\x18\x04 \x01(\x03R\tuntilUnix\"7\n" +
+	"\aManager\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xbd\x01\n" +
+	"\x06Member\x12\x1b\n" +
+	"\tserver_id\x18\x01 \x01(\x04R\bserverId\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04peer\x18\x05 \x01(\tR\x04peer\x12\"\n" +
+	"\rssh_host_keys\x18\x06 \x03(\tR\vsshHostKeys\x12 \n" +
+	"\fssh_user_key\x18\a \x01(\tR\n" +
+	"sshUserKey\"e\n" +
+	"\tTrustPart\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\rR\x05index\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\":\n" +
+	"\bTrustAck\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"=\n" +
+	"\x0eCompareRequest\x12+\n" +
+	"\x06survey\x18\x01 \x01(\v2\x13.verdecmd.v1.SurveyR\x06survey\"\xa4\x01\n" +
+	"\fCompareReply\x12+\n" +
+	"\x06others\x18\x01 \x03(\v2\x13.verdecmd.v1.SurveyR\x06others\x12\x1e\n" +
+	"\vnow_unix_ms\x18\x02 \x01(\x03R\tnowUnixMs\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12-\n" +
+	"\amembers\x18\x04 \x03(\v2\x13.verdecmd.v1.MemberR\amembers\"z\n" +
+	"\x0eCheckedRequest\x120\n" +
+	"\bfindings\x18\x01 \x03(\v2\x14.verdecmd.v1.FindingR\bfindings\x12\x1c\n" +
+	"\n" +
+	"at_unix_ms\x18\x02 \x01(\x03R\batUnixMs\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\"\x0e\n" +
+	"\fCheckedReply\"\x82\x04\n" +
+	"\x06Survey\x12\x1a\n" +
+	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
+	"\x04arch\x18\x03 \x01(\tR\x04arch\x12%\n" +
+	"\x0epublic_address\x18\x04 \x01(\tR\rpublicAddress\x12!\n" +
+	"\fpeer_address\x18\x05 \x01(\tR\vpeerAddress\x12\x1e\n" +
+	"\vnow_unix_ms\x18\x06 \x01(\x03R\tnowUnixMs\x12&\n" +
+	"\x04home\x18\a \x01(\v2\x12.verdecmd.v1.MountR\x04home\x120\n" +
+	"\baccounts\x18\b \x03(\v2\x14.verdecmd.v1.AccountR\baccounts\x12-\n" +
+	"\abridges\x18\t \x03(\v2\x13.verdecmd.v1.BridgeR\abridges\x12=\n" +
+	"\bsettings\x18\n" +
+	" \x03(\v2!.verdecmd.v1.Survey.SettingsEntryR\bsettings\x12\x1b\n" +
+	"\tserver_id\x18\v \x01(\x04R\bserverId\x12\"\n" +
+	"\rtaken_unix_ms\x18\f \x01(\x03R\vtakenUnixMs\x1a;\n" +
+	"\rSettingsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"y\n" +
+	"\x05Mount\x12\x10\n" +
+	"\x03dir\x18\x01 \x01(\tR\x03dir\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\x12\x18\n" +
+	"\aoptions\x18\x04 \x03(\tR\aoptions\x12\x18\n" +
+	"\anetwork\x18\x05 \x01(\bR\anetwork\"U\n" +
+	"\aAccount\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x03 \x01(\rR\x03gid\x12\x12\n" +
+	"\x04home\x18\x04 \x01(\tR\x04home\"\\\n" +
+	"\x06Bridge\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\asubnets\x18\x02 \x03(\tR\asubnets\x12\x10\n" +
+	"\x03mtu\x18\x03 \x01(\rR\x03mtu\x12\x12\n" +
+	"\x04vlan\x18\x04 \x01(\rR\x04vlan\"\x8f\x01\n" +
+	"\aFinding\x12\x14\n" +
+	"\x05check\x18\x01 \x01(\tR\x05check\x12\x14\n" +
+	"\x05level\x18\x02 \x01(\tR\x05level\x12\x1a\n" +
+	"\bmeasured\x18\x03 \x01(\tR\bmeasured\x12\x16\n" +
+	"\x06wanted\x18\x04 \x01(\tR\x06wanted\x12\x10\n" +
+	"\x03fix\x18\x05 \x01(\tR\x03fix\x12\x12\n" +
+	"\x04hard\x18\x06 \x01(\bR\x04hard\"*\n" +
+	"\bPeerPing\x12\x1e\n" +
+	"\vnow_unix_ms\x18\x01 \x01(\x03R\tnowUnixMs\"}\n" +
+	"\bPeerPong\x12\x1e\n" +
+	"\vnow_unix_ms\x18\x01 \x01(\x03R\tnowUnixMs\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12#\n" +
+	"\rtrust_version\x18\x04 \x01(\x04R\ftrustVersion\">\n" +
+	"\x0eTryLockRequest\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\tR\x04file\x12\x18\n" +
+	"\acontent\x18\x02 \x01(\tR\acontent\"R\n" +
+	"\fTryLockReply\x12\x14\n" +
+	"\x05found\x18\x01 \x01(\bR\x05found\x12\x16\n" +
+	"\x06locked\x18\x02 \x01(\bR\x06locked\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\")\n" +
+	"\x11MayMigrateRequest\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\"=\n" +
+	"\x0fMayMigrateReply\x12\x18\n" +
+	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x10\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\"B\n" +
+	"\bHostKeys\x12\x1b\n" +
+	"\thost_keys\x18\x01 \x03(\tR\bhostKeys\x12\x19\n" +
+	"\buser_key\x18\x02 \x01(\tR\auserKey2\xbe\x01\n" +
+	"\tEnrolment\x128\n" +
+	"\x04Join\x12\x18.verdecmd.v1.JoinRequest\x1a\x16.verdecmd.v1.JoinReply\x12;\n" +
+	"\x06Rejoin\x12\x19.verdecmd.v1.RenewRequest\x1a\x16.verdecmd.v1.JoinReply\x12:\n" +
+	"\x05Renew\x12\x19.verdecmd.v1.RenewRequest\x1a\x16.verdecmd.v1.JoinReply2\x8c\x01\n" +
+	"\x04Host\x12A\n" +
+	"\aCompare\x12\x1b.verdecmd.v1.CompareRequest\x1a\x19.verdecmd.v1.CompareReply\x12A\n" +
+	"\aChecked\x12\x1b.verdecmd.v1.CheckedRequest\x1a\x19.verdecmd.v1.CheckedReply2\xcb\x01\n" +
+	"\x04Peer\x124\n" +
+	"\x04Ping\x12\x15.verdecmd.v1.PeerPing\x1a\x15.verdecmd.v1.PeerPong\x12A\n" +
+	"\aTryLock\x12\x1b.verdecmd.v1.TryLockRequest\x1a\x19.verdecmd.v1.TryLockReply\x12J\n" +
+	"\n" +
+	"MayMigrate\x12\x1e.verdecmd.v1.MayMigrateRequest\x1a\x1c.verdecmd.v1.MayMigrateReplyB\x13Z\x11verdecmd/proto;pbb\x06proto3"
 
 var (
 	file_host_proto_rawDescOnce sync.Once
@@ -366,17 +2348,74 @@ func file_host_proto_rawDescGZIP() []byte {
 	return file_host_proto_rawDescData
 }
 
-var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_host_proto_goTypes = []any{
-	(*HostFacts)(nil), // 0: verdecmd.v1.HostFacts
-	(*Load)(nil),      // 1: verdecmd.v1.Load
+	(*HostFacts)(nil),         // 0: verdecmd.v1.HostFacts
+	(*Load)(nil),              // 1: verdecmd.v1.Load
+	(*JoinRequest)(nil),       // 2: verdecmd.v1.JoinRequest
+	(*RenewRequest)(nil),      // 3: verdecmd.v1.RenewRequest
+	(*JoinReply)(nil),         // 4: verdecmd.v1.JoinReply
+	(*SignedTrust)(nil),       // 5: verdecmd.v1.SignedTrust
+	(*TrustSignature)(nil),    // 6: verdecmd.v1.TrustSignature
+	(*Trust)(nil),             // 7: verdecmd.v1.Trust
+	(*Revoked)(nil),           // 8: verdecmd.v1.Revoked
+	(*Manager)(nil),           // 9: verdecmd.v1.Manager
+	(*Member)(nil),            // 10: verdecmd.v1.Member
+	(*TrustPart)(nil),         // 11: verdecmd.v1.TrustPart
+	(*TrustAck)(nil),          // 12: verdecmd.v1.TrustAck
+	(*CompareRequest)(nil),    // 13: verdecmd.v1.CompareRequest
+	(*CompareReply)(nil),      // 14: verdecmd.v1.CompareReply
+	(*CheckedRequest)(nil),    // 15: verdecmd.v1.CheckedRequest
+	(*CheckedReply)(nil),      // 16: verdecmd.v1.CheckedReply
+	(*Survey)(nil),            // 17: verdecmd.v1.Survey
+	(*Mount)(nil),             // 18: verdecmd.v1.Mount
+	(*Account)(nil),           // 19: verdecmd.v1.Account
+	(*Bridge)(nil),            // 20: verdecmd.v1.Bridge
+	(*Finding)(nil),           // 21: verdecmd.v1.Finding
+	(*PeerPing)(nil),          // 22: verdecmd.v1.PeerPing
+	(*PeerPong)(nil),          // 23: verdecmd.v1.PeerPong
+	(*TryLockRequest)(nil),    // 24: verdecmd.v1.TryLockRequest
+	(*TryLockReply)(nil),      // 25: verdecmd.v1.TryLockReply
+	(*MayMigrateRequest)(nil), // 26: verdecmd.v1.MayMigrateRequest
+	(*MayMigrateReply)(nil),   // 27: verdecmd.v1.MayMigrateReply
+	(*HostKeys)(nil),          // 28: verdecmd.v1.HostKeys
+	nil,                       // 29: verdecmd.v1.Survey.SettingsEntry
 }
 var file_host_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	5,  // 0: verdecmd.v1.JoinReply.trust:type_name -> verdecmd.v1.SignedTrust
+	6,  // 1: verdecmd.v1.SignedTrust.signatures:type_name -> verdecmd.v1.TrustSignature
+	8,  // 2: verdecmd.v1.Trust.revoked:type_name -> verdecmd.v1.Revoked
+	9,  // 3: verdecmd.v1.Trust.masters:type_name -> verdecmd.v1.Manager
+	10, // 4: verdecmd.v1.Trust.members:type_name -> verdecmd.v1.Member
+	17, // 5: verdecmd.v1.CompareRequest.survey:type_name -> verdecmd.v1.Survey
+	17, // 6: verdecmd.v1.CompareReply.others:type_name -> verdecmd.v1.Survey
+	10, // 7: verdecmd.v1.CompareReply.members:type_name -> verdecmd.v1.Member
+	21, // 8: verdecmd.v1.CheckedRequest.findings:type_name -> verdecmd.v1.Finding
+	18, // 9: verdecmd.v1.Survey.home:type_name -> verdecmd.v1.Mount
+	19, // 10: verdecmd.v1.Survey.accounts:type_name -> verdecmd.v1.Account
+	20, // 11: verdecmd.v1.Survey.bridges:type_name -> verdecmd.v1.Bridge
+	29, // 12: verdecmd.v1.Survey.settings:type_name -> verdecmd.v1.Survey.SettingsEntry
+	2,  // 13: verdecmd.v1.Enrolment.Join:input_type -> verdecmd.v1.JoinRequest
+	3,  // 14: verdecmd.v1.Enrolment.Rejoin:input_type -> verdecmd.v1.RenewRequest
+	3,  // 15: verdecmd.v1.Enrolment.Renew:input_type -> verdecmd.v1.RenewRequest
+	13, // 16: verdecmd.v1.Host.Compare:input_type -> verdecmd.v1.CompareRequest
+	15, // 17: verdecmd.v1.Host.Checked:input_type -> verdecmd.v1.CheckedRequest
+	22, // 18: verdecmd.v1.Peer.Ping:input_type -> verdecmd.v1.PeerPing
+	24, // 19: verdecmd.v1.Peer.TryLock:input_type -> verdecmd.v1.TryLockRequest
+	26, // 20: verdecmd.v1.Peer.MayMigrate:input_type -> verdecmd.v1.MayMigrateRequest
+	4,  // 21: verdecmd.v1.Enrolment.Join:output_type -> verdecmd.v1.JoinReply
+	4,  // 22: verdecmd.v1.Enrolment.Rejoin:output_type -> verdecmd.v1.JoinReply
+	4,  // 23: verdecmd.v1.Enrolment.Renew:output_type -> verdecmd.v1.JoinReply
+	14, // 24: verdecmd.v1.Host.Compare:output_type -> verdecmd.v1.CompareReply
+	16, // 25: verdecmd.v1.Host.Checked:output_type -> verdecmd.v1.CheckedReply
+	23, // 26: verdecmd.v1.Peer.Ping:output_type -> verdecmd.v1.PeerPong
+	25, // 27: verdecmd.v1.Peer.TryLock:output_type -> verdecmd.v1.TryLockReply
+	27, // 28: verdecmd.v1.Peer.MayMigrate:output_type -> verdecmd.v1.MayMigrateReply
+	21, // [21:29] is the sub-list for method output_type
+	13, // [13:21] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_host_proto_init() }
@@ -384,15 +2423,19 @@ func file_host_proto_init() {
 	if File_host_proto != nil {
 		return
 	}
+	file_host_proto_msgTypes[2].OneofWrappers = []any{
+		(*JoinRequest_Token)(nil),
+		(*JoinRequest_Password)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_host_proto_rawDesc), len(file_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   30,
 			NumExtensions: 0,
-			NumServices:   0,
+			NumServices:   3,
 		},
 		GoTypes:           file_host_proto_goTypes,
 		DependencyIndexes: file_host_proto_depIdxs,

@@ -32,6 +32,7 @@ type Up struct {
 	//	*Up_Hello
 	//	*Up_Report
 	//	*Up_Result
+	//	*Up_TrustAck
 	Kind          isUp_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -101,6 +102,15 @@ func (x *Up) GetResult() *Result {
 	return nil
 }
 
+func (x *Up) GetTrustAck() *TrustAck {
+	if x != nil {
+		if x, ok := x.Kind.(*Up_TrustAck); ok {
+			return x.TrustAck
+		}
+	}
+	return nil
+}
+
 type isUp_Kind interface {
 	isUp_Kind()
 }
@@ -117,11 +127,17 @@ type Up_Result struct {
 	Result *Result `protobuf:"bytes,3,opt,name=result,proto3,oneof"`
 }
 
+type Up_TrustAck struct {
+	TrustAck *TrustAck `protobuf:"bytes,4,opt,name=trust_ack,json=trustAck,proto3,oneof"`
+}
+
 func (*Up_Hello) isUp_Kind() {}
 
 func (*Up_Report) isUp_Kind() {}
 
 func (*Up_Result) isUp_Kind() {}
+
+func (*Up_TrustAck) isUp_Kind() {}
 
 type Down struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -131,6 +147,7 @@ type Down struct {
 	//	*Down_Order
 	//	*Down_Pace
 	//	*Down_Lease
+	//	*Down_Trust
 	Kind          isDown_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -209,6 +226,15 @@ func (x *Down) GetLease() *Lease {
 	return nil
 }
 
+func (x *Down) GetTrust() *TrustPart {
+	if x != nil {
+		if x, ok := x.Kind.(*Down_Trust); ok {
+			return x.Trust
+		}
+	}
+	return nil
+}
+
 type isDown_Kind interface {
 	isDown_Kind()
 }
@@ -229,6 +255,10 @@ type Down_Lease struct {
 	Lease *Lease `protobuf:"bytes,4,opt,name=lease,proto3,oneof"`
 }
 
+type Down_Trust struct {
+	Trust *TrustPart `protobuf:"bytes,5,opt,name=trust,proto3,oneof"`
+}
+
 func (*Down_Welcome) isDown_Kind() {}
 
 func (*Down_Order) isDown_Kind() {}
@@ -236,6 +266,8 @@ func (*Down_Order) isDown_Kind() {}
 func (*Down_Pace) isDown_Kind() {}
 
 func (*Down_Lease) isDown_Kind() {}
+
+func (*Down_Trust) isDown_Kind() {}
 
 // Hello is the satellite's whole truth at the instant the link opens: what it
 // is and every session that it holds. A session that the master thought to be
@@ -251,7 +283,13 @@ type Hello struct {
 	Report    *Report                `protobuf:"bytes,7,opt,name=report,proto3" json:"report,omitempty"` // its sessions are always present here
 	// Names the journal that the sessions come from: random, made with it. The
 	// same certificate with another journal proves nothing about sessions.
-	Journal       string `protobuf:"bytes,8,opt,name=journal,proto3" json:"journal,omitempty"`
+	Journal     string `protobuf:"bytes,8,opt,name=journal,proto3" json:"journal,omitempty"`
+	PeerAddress string `protobuf:"bytes,9,opt,name=peer_address,json=peerAddress,proto3" json:"peer_address,omitempty"` // host:port for other satellites; empty: none
+	// The trust bundle that the satellite holds, 0: none yet. Absent: it takes
+	// no bundles, as a satellite of an older version or of a simulation.
+	TrustVersion  *uint64   `protobuf:"varint,10,opt,name=trust_version,json=trustVersion,proto3,oneof" json:"trust_version,omitempty"`
+	NowUnixMs     int64     `protobuf:"varint,11,opt,name=now_unix_ms,json=nowUnixMs,proto3" json:"now_unix_ms,omitempty"` // its clock; 0: not told
+	Keys          *HostKeys `protobuf:"bytes,12,opt,name=keys,proto3" json:"keys,omitempty"`                               // absent: SSH keys are not managed there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -342,6 +380,34 @@ func (x *Hello) GetJournal() string {
 	return ""
 }
 
+func (x *Hello) GetPeerAddress() string {
+	if x != nil {
+		return x.PeerAddress
+	}
+	return ""
+}
+
+func (x *Hello) GetTrustVersion() uint64 {
+	if x != nil && x.TrustVersion != nil {
+		return *x.TrustVersion
+	}
+	return 0
+}
+
+func (x *Hello) GetNowUnixMs() int64 {
+	if x != nil {
+		return x.NowUnixMs
+	}
+	return 0
+}
+
+func (x *Hello) GetKeys() *HostKeys {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
 type Welcome struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Epoch      uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -352,6 +418,7 @@ type Welcome struct {
 	// Under WIN4_VERDE_LOST_SESSIONS=lease: a satellite without a renewed lease
 	// for so long stops its desktops by itself. 0: it never does.
 	LeaseSelfMs   uint32 `protobuf:"varint,6,opt,name=lease_self_ms,json=leaseSelfMs,proto3" json:"lease_self_ms,omitempty"`
+	NowUnixMs     int64  `protobuf:"varint,7,opt,name=now_unix_ms,json=nowUnixMs,proto3" json:"now_unix_ms,omitempty"` // the master's clock
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -424,6 +491,13 @@ func (x *Welcome) GetVersion() string {
 func (x *Welcome) GetLeaseSelfMs() uint32 {
 	if x != nil {
 		return x.LeaseSelfMs
+	}
+	return 0
+}
+
+func (x *Welcome) GetNowUnixMs() int64 {
+	if x != nil {
+		return x.NowUnixMs
 	}
 	return 0
 }
@@ -531,10 +605,11 @@ func (x *Pace) GetSlotMs() uint32 {
 type Report struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Load          *Load                  `protobuf:"bytes,1,opt,name=load,proto3" json:"load,omitempty"`
-	Sessions      *Sessions              `protobuf:"bytes,2,opt,name=sessions,proto3" json:"sessions,omitempty"` // absent: as last sent on this link
-	Ended         []*Ended               `protobuf:"bytes,3,rep,name=ended,proto3" json:"ended,omitempty"`       // sessions that ended since the last report
-	Refused       []*Refused             `protobuf:"bytes,5,rep,name=refused,proto3" json:"refused,omitempty"`   // logins that this satellite has refused since then
-	Seq           uint64                 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`          // counts the reports of one link, from 1
+	Sessions      *Sessions              `protobuf:"bytes,2,opt,name=sessions,proto3" json:"sessions,omitempty"`                       // absent: as last sent on this link
+	Ended         []*Ended               `protobuf:"bytes,3,rep,name=ended,proto3" json:"ended,omitempty"`                             // sessions that ended since the last report
+	Refused       []*Refused             `protobuf:"bytes,5,rep,name=refused,proto3" json:"refused,omitempty"`                         // logins that this satellite has refused since then
+	Seq           uint64                 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`                                // counts the reports of one link, from 1
+	NowUnixMs     int64                  `protobuf:"varint,6,opt,name=now_unix_ms,json=nowUnixMs,proto3" json:"now_unix_ms,omitempty"` // the satellite's clock; 0: not told
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -600,6 +675,13 @@ func (x *Report) GetRefused() []*Refused {
 func (x *Report) GetSeq() uint64 {
 	if x != nil {
 		return x.Seq
+	}
+	return 0
+}
+
+func (x *Report) GetNowUnixMs() int64 {
+	if x != nil {
+		return x.NowUnixMs
 	}
 	return 0
 }
@@ -799,18 +881,20 @@ const file_link_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
 	"link.proto\x12\vverdecmd.v1\x1a\n" +
-	"host.proto\x1a\rsession.proto\"\x96\x01\n" +
+	"host.proto\x1a\rsession.proto\"\xcc\x01\n" +
 	"\x02Up\x12*\n" +
 	"\x05hello\x18\x01 \x01(\v2\x12.verdecmd.v1.HelloH\x00R\x05hello\x12-\n" +
 	"\x06report\x18\x02 \x01(\v2\x13.verdecmd.v1.ReportH\x00R\x06report\x12-\n" +
-	"\x06result\x18\x03 \x01(\v2\x13.verdecmd.v1.ResultH\x00R\x06resultB\x06\n" +
-	"\x04kind\"\xc1\x01\n" +
+	"\x06result\x18\x03 \x01(\v2\x13.verdecmd.v1.ResultH\x00R\x06result\x124\n" +
+	"\ttrust_ack\x18\x04 \x01(\v2\x15.verdecmd.v1.TrustAckH\x00R\btrustAckB\x06\n" +
+	"\x04kind\"\xf1\x01\n" +
 	"\x04Down\x120\n" +
 	"\awelcome\x18\x01 \x01(\v2\x14.verdecmd.v1.WelcomeH\x00R\awelcome\x12*\n" +
 	"\x05order\x18\x02 \x01(\v2\x12.verdecmd.v1.OrderH\x00R\x05order\x12'\n" +
 	"\x04pace\x18\x03 \x01(\v2\x11.verdecmd.v1.PaceH\x00R\x04pace\x12*\n" +
-	"\x05lease\x18\x04 \x01(\v2\x12.verdecmd.v1.LeaseH\x00R\x05leaseB\x06\n" +
-	"\x04kind\"\x87\x02\n" +
+	"\x05lease\x18\x04 \x01(\v2\x12.verdecmd.v1.LeaseH\x00R\x05lease\x12.\n" +
+	"\x05trust\x18\x05 \x01(\v2\x16.verdecmd.v1.TrustPartH\x00R\x05trustB\x06\n" +
+	"\x04kind\"\xb1\x03\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x18\n" +
@@ -820,7 +904,13 @@ const file_link_proto_rawDesc = "" +
 	"\binstance\x18\x05 \x01(\tR\binstance\x12,\n" +
 	"\x05facts\x18\x06 \x01(\v2\x16.verdecmd.v1.HostFactsR\x05facts\x12+\n" +
 	"\x06report\x18\a \x01(\v2\x13.verdecmd.v1.ReportR\x06report\x12\x18\n" +
-	"\ajournal\x18\b \x01(\tR\ajournal\"\xc1\x01\n" +
+	"\ajournal\x18\b \x01(\tR\ajournal\x12!\n" +
+	"\fpeer_address\x18\t \x01(\tR\vpeerAddress\x12(\n" +
+	"\rtrust_version\x18\n" +
+	" \x01(\x04H\x00R\ftrustVersion\x88\x01\x01\x12\x1e\n" +
+	"\vnow_unix_ms\x18\v \x01(\x03R\tnowUnixMs\x12)\n" +
+	"\x04keys\x18\f \x01(\v2\x15.verdecmd.v1.HostKeysR\x04keysB\x10\n" +
+	"\x0e_trust_version\"\xe1\x01\n" +
 	"\aWelcome\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1b\n" +
 	"\tserver_id\x18\x02 \x01(\x04R\bserverId\x12%\n" +
@@ -829,19 +919,21 @@ const file_link_proto_rawDesc = "" +
 	"attachment\x18\x04 \x01(\x04R\n" +
 	"attachment\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\"\n" +
-	"\rlease_self_ms\x18\x06 \x01(\rR\vleaseSelfMs\"\x1f\n" +
+	"\rlease_self_ms\x18\x06 \x01(\rR\vleaseSelfMs\x12\x1e\n" +
+	"\vnow_unix_ms\x18\a \x01(\x03R\tnowUnixMs\"\x1f\n" +
 	"\x05Lease\x12\x16\n" +
 	"\x06report\x18\x01 \x01(\x04R\x06report\"@\n" +
 	"\x04Pace\x12\x1f\n" +
 	"\vinterval_ms\x18\x01 \x01(\rR\n" +
 	"intervalMs\x12\x17\n" +
-	"\aslot_ms\x18\x02 \x01(\rR\x06slotMs\"\xce\x01\n" +
+	"\aslot_ms\x18\x02 \x01(\rR\x06slotMs\"\xee\x01\n" +
 	"\x06Report\x12%\n" +
 	"\x04load\x18\x01 \x01(\v2\x11.verdecmd.v1.LoadR\x04load\x121\n" +
 	"\bsessions\x18\x02 \x01(\v2\x15.verdecmd.v1.SessionsR\bsessions\x12(\n" +
 	"\x05ended\x18\x03 \x03(\v2\x12.verdecmd.v1.EndedR\x05ended\x12.\n" +
 	"\arefused\x18\x05 \x03(\v2\x14.verdecmd.v1.RefusedR\arefused\x12\x10\n" +
-	"\x03seq\x18\x04 \x01(\x04R\x03seq\"l\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq\x12\x1e\n" +
+	"\vnow_unix_ms\x18\x06 \x01(\x03R\tnowUnixMs\"l\n" +
 	"\x05Order\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x125\n" +
@@ -882,45 +974,51 @@ var file_link_proto_goTypes = []any{
 	(*Order)(nil),        // 7: verdecmd.v1.Order
 	(*Result)(nil),       // 8: verdecmd.v1.Result
 	(*ErrorDetail)(nil),  // 9: verdecmd.v1.ErrorDetail
-	(*HostFacts)(nil),    // 10: verdecmd.v1.HostFacts
-	(*Load)(nil),         // 11: verdecmd.v1.Load
-	(*Sessions)(nil),     // 12: verdecmd.v1.Sessions
-	(*Ended)(nil),        // 13: verdecmd.v1.Ended
-	(*Refused)(nil),      // 14: verdecmd.v1.Refused
-	(*SessionOrder)(nil), // 15: verdecmd.v1.SessionOrder
-	(*ReferRequest)(nil), // 16: verdecmd.v1.ReferRequest
-	(*ClaimRequest)(nil), // 17: verdecmd.v1.ClaimRequest
-	(*ReferReply)(nil),   // 18: verdecmd.v1.ReferReply
-	(*ClaimReply)(nil),   // 19: verdecmd.v1.ClaimReply
+	(*TrustAck)(nil),     // 10: verdecmd.v1.TrustAck
+	(*TrustPart)(nil),    // 11: verdecmd.v1.TrustPart
+	(*HostFacts)(nil),    // 12: verdecmd.v1.HostFacts
+	(*HostKeys)(nil),     // 13: verdecmd.v1.HostKeys
+	(*Load)(nil),         // 14: verdecmd.v1.Load
+	(*Sessions)(nil),     // 15: verdecmd.v1.Sessions
+	(*Ended)(nil),        // 16: verdecmd.v1.Ended
+	(*Refused)(nil),      // 17: verdecmd.v1.Refused
+	(*SessionOrder)(nil), // 18: verdecmd.v1.SessionOrder
+	(*ReferRequest)(nil), // 19: verdecmd.v1.ReferRequest
+	(*ClaimRequest)(nil), // 20: verdecmd.v1.ClaimRequest
+	(*ReferReply)(nil),   // 21: verdecmd.v1.ReferReply
+	(*ClaimReply)(nil),   // 22: verdecmd.v1.ClaimReply
 }
 var file_link_proto_depIdxs = []int32{
 	2,  // 0: verdecmd.v1.Up.hello:type_name -> verdecmd.v1.Hello
 	6,  // 1: verdecmd.v1.Up.report:type_name -> verdecmd.v1.Report
 	8,  // 2: verdecmd.v1.Up.result:type_name -> verdecmd.v1.Result
-	3,  // 3: verdecmd.v1.Down.welcome:type_name -> verdecmd.v1.Welcome
-	7,  // 4: verdecmd.v1.Down.order:type_name -> verdecmd.v1.Order
-	5,  // 5: verdecmd.v1.Down.pace:type_name -> verdecmd.v1.Pace
-	4,  // 6: verdecmd.v1.Down.lease:type_name -> verdecmd.v1.Lease
-	10, // 7: verdecmd.v1.Hello.facts:type_name -> verdecmd.v1.HostFacts
-	6,  // 8: verdecmd.v1.Hello.report:type_name -> verdecmd.v1.Report
-	5,  // 9: verdecmd.v1.Welcome.pace:type_name -> verdecmd.v1.Pace
-	11, // 10: verdecmd.v1.Report.load:type_name -> verdecmd.v1.Load
-	12, // 11: verdecmd.v1.Report.sessions:type_name -> verdecmd.v1.Sessions
-	13, // 12: verdecmd.v1.Report.ended:type_name -> verdecmd.v1.Ended
-	14, // 13: verdecmd.v1.Report.refused:type_name -> verdecmd.v1.Refused
-	15, // 14: verdecmd.v1.Order.session:type_name -> verdecmd.v1.SessionOrder
-	9,  // 15: verdecmd.v1.Result.error:type_name -> verdecmd.v1.ErrorDetail
-	0,  // 16: verdecmd.v1.Link.Attach:input_type -> verdecmd.v1.Up
-	16, // 17: verdecmd.v1.Link.Refer:input_type -> verdecmd.v1.ReferRequest
-	17, // 18: verdecmd.v1.Link.Claim:input_type -> verdecmd.v1.ClaimRequest
-	1,  // 19: verdecmd.v1.Link.Attach:output_type -> verdecmd.v1.Down
-	18, // 20: verdecmd.v1.Link.Refer:output_type -> verdecmd.v1.ReferReply
-	19, // 21: verdecmd.v1.Link.Claim:output_type -> verdecmd.v1.ClaimReply
-	19, // [19:22] is the sub-list for method output_type
-	16, // [16:19] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	10, // 3: verdecmd.v1.Up.trust_ack:type_name -> verdecmd.v1.TrustAck
+	3,  // 4: verdecmd.v1.Down.welcome:type_name -> verdecmd.v1.Welcome
+	7,  // 5: verdecmd.v1.Down.order:type_name -> verdecmd.v1.Order
+	5,  // 6: verdecmd.v1.Down.pace:type_name -> verdecmd.v1.Pace
+	4,  // 7: verdecmd.v1.Down.lease:type_name -> verdecmd.v1.Lease
+	11, // 8: verdecmd.v1.Down.trust:type_name -> verdecmd.v1.TrustPart
+	12, // 9: verdecmd.v1.Hello.facts:type_name -> verdecmd.v1.HostFacts
+	6,  // 10: verdecmd.v1.Hello.report:type_name -> verdecmd.v1.Report
+	13, // 11: verdecmd.v1.Hello.keys:type_name -> verdecmd.v1.HostKeys
+	5,  // 12: verdecmd.v1.Welcome.pace:type_name -> verdecmd.v1.Pace
+	14, // 13: verdecmd.v1.Report.load:type_name -> verdecmd.v1.Load
+	15, // 14: verdecmd.v1.Report.sessions:type_name -> verdecmd.v1.Sessions
+	16, // 15: verdecmd.v1.Report.ended:type_name -> verdecmd.v1.Ended
+	17, // 16: verdecmd.v1.Report.refused:type_name -> verdecmd.v1.Refused
+	18, // 17: verdecmd.v1.Order.session:type_name -> verdecmd.v1.SessionOrder
+	9,  // 18: verdecmd.v1.Result.error:type_name -> verdecmd.v1.ErrorDetail
+	0,  // 19: verdecmd.v1.Link.Attach:input_type -> verdecmd.v1.Up
+	19, // 20: verdecmd.v1.Link.Refer:input_type -> verdecmd.v1.ReferRequest
+	20, // 21: verdecmd.v1.Link.Claim:input_type -> verdecmd.v1.ClaimRequest
+	1,  // 22: verdecmd.v1.Link.Attach:output_type -> verdecmd.v1.Down
+	21, // 23: verdecmd.v1.Link.Refer:output_type -> verdecmd.v1.ReferReply
+	22, // 24: verdecmd.v1.Link.Claim:output_type -> verdecmd.v1.ClaimReply
+	22, // [22:25] is the sub-list for method output_type
+	19, // [19:22] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_link_proto_init() }
@@ -934,13 +1032,16 @@ func file_link_proto_init() {
 		(*Up_Hello)(nil),
 		(*Up_Report)(nil),
 		(*Up_Result)(nil),
+		(*Up_TrustAck)(nil),
 	}
 	file_link_proto_msgTypes[1].OneofWrappers = []any{
 		(*Down_Welcome)(nil),
 		(*Down_Order)(nil),
 		(*Down_Pace)(nil),
 		(*Down_Lease)(nil),
+		(*Down_Trust)(nil),
 	}
+	file_link_proto_msgTypes[2].OneofWrappers = []any{}
 	file_link_proto_msgTypes[7].OneofWrappers = []any{
 		(*Order_Session)(nil),
 	}

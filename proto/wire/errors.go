@@ -32,6 +32,9 @@ const (
 	BadRequest    Kind = "bad-request"
 	Unreachable   Kind = "unreachable"
 	Internal      Kind = "internal"
+	Denied        Kind = "denied"    // the proof was not right: password, token, level of the certificate
+	TooOften      Kind = "too-often" // for now: too many wrong tries
+	Revoked       Kind = "revoked"   // the caller's identity is not of the cluster any more
 )
 
 // kinds is the one table between kinds and gRPC codes.
@@ -48,6 +51,9 @@ var kinds = map[Kind]codes.Code{
 	BadRequest:    codes.InvalidArgument,
 	Unreachable:   codes.Unavailable,
 	Internal:      codes.Internal,
+	Denied:        codes.PermissionDenied,
+	TooOften:      codes.ResourceExhausted,
+	Revoked:       codes.Unauthenticated,
 }
 
 // maxText is the longest text of an error that is sent or believed, in bytes.
