@@ -16,9 +16,10 @@ func (m *Master) join() {
 	orders := &session.Link{}
 	m.session = session.New(session.Config{State: m.with, Store: cfg.Store, Epoch: cfg.Epoch, Orders: orders, Jobs: m.jobs,
 		Event: m.event, Log: part(cfg.Log, "session"), ShutdownWait: cfg.ShutdownWait, LogoffWait: cfg.LogoffWait})
-	m.host = host.New(host.Config{State: m.with, Store: cfg.Store, Epoch: cfg.Epoch, Event: m.event, Cancelled: m.session.Cancelled, Log: part(cfg.Log, "host")})
+	m.host = host.New(host.Config{State: m.with, Store: cfg.Store, Epoch: cfg.Epoch, Event: m.event, Cancelled: m.session.Cancelled,
+		Cut: func(uuid string) { m.link.Cut(uuid) }, Dir: cfg.PKI, Log: part(cfg.Log, "host")})
 	m.hub = hub.New(hub.Config{State: m.with, Host: m.host, Session: m.session, Event: m.event, Log: cfg.Log})
-	links.Hub = m.hub
+	links.Hub, links.Revoked = m.hub, m.host.Revoked
 	m.link = link.New(links)
 	orders.Server = m.link
 }

@@ -252,7 +252,7 @@ func open(ctx context.Context, v *settings.Values, o options, version string, lo
 			Tuning: tuning(v), Log: log, Version: version,
 		},
 		Limits: limits(v), ShutdownWait: v.Duration(settings.ShutdownWait), LogoffWait: v.Duration(settings.LogoffWait),
-		Version: version, Host: name, Log: log,
+		PKI: settings.PKI(v), Version: version, Host: name, Log: log,
 	}
 	if cfg.Limits.Lost == cluster.Lease {
 		cfg.LeaseSelf = v.Duration(settings.LeaseSelf)

@@ -59,6 +59,7 @@ type Config struct {
 	// the level of Log. Both may be nil: then they cannot be changed.
 	Settings      *settings.Values
 	Level         *Level
+	PKI           string // directory of keys and certificates; empty: none
 	Version, Host string
 	// Used is the time of processors that this program has used since its
 	// start; the default asks the kernel.

@@ -17,6 +17,7 @@ import (
 	"verdecmd/master/cluster"
 	"verdecmd/master/store"
 	"verdecmd/monitor"
+	"verdecmd/proto/wire"
 	"verdecmd/settings"
 )
 
@@ -173,15 +174,20 @@ func TestForgetServer(t *testing.T) {
 		t.Errorf("the last event is %v", last)
 	}
 
-	// The next master does not know it either; the machine becomes another one,
-	// and what was condemned there is still ended.
+	// The next master does not know it either, and refuses the machine (S16) until
+	// it has another identity. What was condemned there is still ended.
 	s = seat(t, db, db.Restart(), 0)
 	if list, _ := s.Servers(); len(list) != 1 || list[0].ID != two {
 		t.Errorf("after a restart, servers are %v", list)
 	}
-	again, _ := s.attach(t, "one", 1)
-	if again <= two {
-		t.Errorf("the number %d was given twice", again)
+	h := cluster.Hello{UUID: "id-one", Instance: "one", Address: "192.0.2.1", Load: load(), Sessions: reported(1)}
+	if _, err := s.Master.hub.Attach(t.Context(), h, "one"); wire.KindOf(err) != wire.Revoked {
+		t.Errorf("with its old identity: got %v, want a refusal", err)
+	}
+	h.UUID = "id-one-anew"
+	again, err := s.Master.hub.Attach(t.Context(), h, "one")
+	if err != nil || again.Server <= two {
+		t.Errorf("registered anew: got number %d, %v", again.Server, err)
 	}
 	if users, _ := s.Users(); len(users) != 0 {
 		t.Errorf("a session that was fenced is back: %v", users)

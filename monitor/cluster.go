@@ -74,8 +74,8 @@ func clusterCommands(b Backend) []Entry {
 		Name: "forgetserver", Group: servers, Level: Admin, Full: true, Args: []Arg{server},
 		Summary: "remove a server that is gone for ever",
 		About: []string{"Removes a server from the list. It must not be connected and no session may be on it:",
-			"see fenceserver. Its number is not given again. Its certificate stays valid: a machine",
-			"that connects with it later is registered anew, under a new number."},
+			"see fenceserver. Its number is not given again. Its identity is revoked: that machine is",
+			"refused from now on, until it is registered or enrolled anew, under a new number."},
 		Example: "forgetserver 3",
 		See:     []string{"servers", "fenceserver"},
 		Run: func(ctx context.Context, c *Call) (Reply, error) {

@@ -176,6 +176,22 @@ func remember(dir, name string) (id string, again bool, err error) {
 	return id, true, nil
 }
 
+// unenrol forgets that a name was enrolled with this identity, which is revoked:
+// "enrol" gives the name a new one.
+func (m *Manager) unenrol(name, uuid string) {
+	if m.cfg.Dir == "" || !hostName.MatchString(name) {
+		return
+	}
+	path := filepath.Join(m.cfg.Dir, enrolledDir, name)
+	b, err := os.ReadFile(path)
+	if err == nil && strings.TrimSpace(string(b)) == uuid {
+		err = os.Remove(path)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		m.cfg.Log.Error().Err(err).Str("satellite", name).Msg("a revoked identity cannot be removed: enrol would use it again")
+	}
+}
+
 // loadAuthority reads the authority of a cluster.
 func loadAuthority(dir string) (*wire.Authority, error) {
 	keyPath := filepath.Join(dir, caKeyFile)

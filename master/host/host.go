@@ -41,7 +41,15 @@ type Config struct {
 	Event func(typ, text string, pairs ...monitor.Pair)
 	// Cancelled is told which reservations a server has lost.
 	Cancelled func([]cluster.Reservation)
-	Log       zerolog.Logger
+	// Changed is called after each durable change of the servers or of who is
+	// revoked. It must neither block nor call back. Default: nothing.
+	Changed func()
+	// Cut ends whatever is open of a revoked identity. It must not block.
+	// Default: nothing.
+	Cut func(uuid string)
+	// Dir is the PKI directory with what "enrol" remembers; empty: none.
+	Dir string
+	Log zerolog.Logger
 
 	// Now is the time, and Turn lets one change of the register pass at a time,
 	// so that numbers and records agree. A simulation hands in its own; the
@@ -51,7 +59,21 @@ type Config struct {
 }
 
 // Manager is the master's part in servers.
-type Manager struct{ cfg Config }
+type Manager struct {
+	cfg Config
+
+	mu      sync.Mutex            // guards what follows; all of it is durable
+	proofs  map[uint64]proof      // by server
+	revoked map[string]Revocation // by the ID of the record
+}
+
+// proof is what is known of a server's certificates.
+type proof struct {
+	Address string    // where clients reach it, as it was last told or registered
+	Joined  bool      // all certificates of the identity came over the network
+	Serial  string    // of the newest; empty: not known
+	Until   time.Time // when the last of them ends; zero: not known
+}
 
 // New returns a Manager.
 func New(cfg Config) *Manager {
@@ -61,7 +83,13 @@ func New(cfg Config) *Manager {
 	if cfg.Turn == nil {
 		cfg.Turn = &sync.Mutex{}
 	}
-	return &Manager{cfg: cfg}
+	if cfg.Changed == nil {
+		cfg.Changed = func() {}
+	}
+	if cfg.Cut == nil {
+		cfg.Cut = func(string) {}
+	}
+	return &Manager{cfg: cfg, proofs: map[uint64]proof{}, revoked: map[string]Revocation{}}
 }
 
 // record is the durable form of a server.
@@ -73,11 +101,18 @@ type record struct {
 	Reason string        `json:"reason,omitempty"`
 	// Journal names the satellite's journal of its sessions.
 	Journal string `json:"journal,omitempty"`
+
+	Address string    `json:"address,omitempty"`
+	Joined  bool      `json:"joined,omitempty"`
+	Serial  string    `json:"serial,omitempty"`
+	Until   time.Time `json:"until,omitzero"`
 }
 
 // Restore fills the cluster with the servers that the store holds and returns
 // the highest number ever given.
 func (m *Manager) Restore(ctx context.Context, now time.Time, c *cluster.Cluster) (last uint64, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	err = m.cfg.Store.View(ctx, func(s store.Snapshot) error {
 		if b, ok, err := s.Get(store.Key{Bucket: meta, ID: lastServer}); err != nil {
 			return err
@@ -95,9 +130,12 @@ func (m *Manager) Restore(ctx context.Context, now time.Time, c *cluster.Cluster
 				return fmt.Errorf("the record of server %s describes server %d, identity %q, state %q", id, r.ID, r.UUID, r.State)
 			}
 			c.Registered(now, cluster.ServerRecord{ID: r.ID, UUID: r.UUID, Name: r.Name, State: r.State, Reason: r.Reason, Journal: r.Journal})
+			m.proofs[r.ID] = proof{Address: r.Address, Joined: r.Joined, Serial: r.Serial, Until: r.Until}
 			last = max(last, r.ID)
 		}
-		return nil
+		var err error
+		m.revoked, err = restoreRevoked(s)
+		return err
 	})
 	return last, err
 }
@@ -110,6 +148,9 @@ func (m *Manager) Restore(ctx context.Context, now time.Time, c *cluster.Cluster
 // state was lost, and its list of sessions says nothing about the desktops that
 // the server started (S1).
 func (m *Manager) Ensure(ctx context.Context, uuid, name, journal string) error {
+	if why, gone := m.Revoked(uuid, ""); gone {
+		return wire.Errorf(wire.Revoked, "%s", why)
+	}
 	same := false // the usual case needs no turn and no disk
 	m.cfg.State(func(c *cluster.Cluster) {
 		s := c.ServerByUUID(uuid)
@@ -120,6 +161,9 @@ func (m *Manager) Ensure(ctx context.Context, uuid, name, journal string) error 
 	}
 	m.cfg.Turn.Lock()
 	defer m.cfg.Turn.Unlock()
+	if why, gone := m.Revoked(uuid, ""); gone { // while it waited
+		return wire.Errorf(wire.Revoked, "%s", why)
+	}
 	var r cluster.ServerRecord
 	var known, taken bool
 	m.cfg.State(func(c *cluster.Cluster) {
@@ -139,7 +183,7 @@ func (m *Manager) Ensure(ctx context.Context, uuid, name, journal string) error 
 	switch {
 	case known && !first && r.Journal != journal:
 		return wire.Errorf(wire.InUse, "this certificate belongs to server %d (%s), whose journal of sessions is another one: this is another machine, or WIN4_STATE_DIR was changed or emptied. "+
-			"Where the old one is gone for good and none of its desktops runs: \"fenceserver %d\", \"forgetserver %d\", and it is registered anew", r.ID, r.Name, r.ID, r.ID)
+			"Where the old one is gone for good and none of its desktops runs: \"fenceserver %d\", \"forgetserver %d\", and register this machine anew", r.ID, r.Name, r.ID, r.ID)
 	case known && (!first || journal == ""):
 		return nil
 	case known:
@@ -150,7 +194,7 @@ func (m *Manager) Ensure(ctx context.Context, uuid, name, journal string) error 
 		m.cfg.State(func(c *cluster.Cluster) { c.Registered(m.cfg.Now(), r) })
 		return nil
 	case taken:
-		return wire.Errorf(wire.InUse, "the name %s belongs to server %d, which has another identity; enrol this machine under another name", name, r.ID)
+		return wire.Errorf(wire.InUse, "the name %s belongs to server %d, which has another identity: give this machine another name or, where the old one is gone for good, \"forgetserver %d\" first", name, r.ID, r.ID)
 	}
 	r.Journal = journal
 	if err := m.save(ctx, r, store.Change{Key: store.Key{Bucket: meta, ID: lastServer}, Value: strconv.AppendUint(nil, r.ID, 10)}); err != nil {
@@ -158,6 +202,7 @@ func (m *Manager) Ensure(ctx context.Context, uuid, name, journal string) error 
 	}
 	m.cfg.State(func(c *cluster.Cluster) { c.Registered(m.cfg.Now(), r) })
 	m.cfg.Log.Info().Uint64("server", r.ID).Str("satellite", name).Msg("satellite registered")
+	m.cfg.Changed()
 	m.cfg.Event("server.registered", fmt.Sprintf("Server %d (%s) is registered.", r.ID, r.Name), pairs(r)...)
 	return nil
 }
@@ -203,8 +248,9 @@ func (m *Manager) SetState(ctx context.Context, id uint64, state cluster.State, 
 	return changed, left, nil
 }
 
-// Forget removes a server that is gone. It leaves memory first, so that no link
-// of it can open while the disk forgets it, and comes back if that fails.
+// Forget removes a server that is gone, and revokes its identity. It leaves
+// memory first, so that no link of it can open while the disk forgets it, and
+// comes back if that fails.
 func (m *Manager) Forget(ctx context.Context, id uint64) error {
 	m.cfg.Turn.Lock()
 	defer m.cfg.Turn.Unlock()
@@ -230,14 +276,24 @@ func (m *Manager) Forget(ctx context.Context, id uint64) error {
 	case err != nil:
 		return err
 	}
-	change := store.Change{Key: store.Key{Bucket: servers, ID: strconv.FormatUint(id, 10)}}
-	if err := m.cfg.Store.Commit(context.WithoutCancel(ctx), m.cfg.Epoch, nil, []store.Change{change}); err != nil {
+	out := revocation(m.cfg.Now(), r, m.proof(id), Forgotten)
+	gone, err := out.change()
+	if err == nil {
+		err = m.cfg.Store.Commit(context.WithoutCancel(ctx), m.cfg.Epoch, nil, []store.Change{{Key: serverKey(id)}, gone})
+	}
+	if err != nil {
 		m.cfg.State(func(c *cluster.Cluster) { c.Registered(m.cfg.Now(), r) })
 		if errors.Is(err, store.ErrUnknown) { // what is in memory must be on the disk
-			err = errors.Join(err, m.save(ctx, r))
+			err = errors.Join(err, m.save(ctx, r, store.Change{Key: out.key()}))
 		}
 		return fmt.Errorf("server %d: %w", id, err)
 	}
+	m.revoke(out)
+	m.mu.Lock()
+	delete(m.proofs, id)
+	m.mu.Unlock()
+	m.unenrol(r.Name, r.UUID)
+	m.cfg.Changed()
 	m.cfg.Log.Info().Uint64("server", id).Str("satellite", r.Name).Msg("server forgotten")
 	m.cfg.Event("server.forgotten", fmt.Sprintf("Server %d (%s) is forgotten.", id, r.Name), pairs(r)...)
 	return nil
@@ -258,12 +314,23 @@ func NotReady(id uint64, wait time.Duration) error {
 
 // save makes a server's record durable.
 func (m *Manager) save(ctx context.Context, r cluster.ServerRecord, more ...store.Change) error {
-	b, err := json.Marshal(record{r.ID, r.UUID, r.Name, r.State, r.Reason, r.Journal})
+	p := m.proof(r.ID)
+	b, err := json.Marshal(record{r.ID, r.UUID, r.Name, r.State, r.Reason, r.Journal, p.Address, p.Joined, p.Serial, p.Until})
 	if err != nil || planted.Bug("offline-not-stored") && r.State == cluster.Offline {
 		return err
 	}
-	changes := append([]store.Change{{Key: store.Key{Bucket: servers, ID: strconv.FormatUint(r.ID, 10)}, Value: b}}, more...)
+	changes := append([]store.Change{{Key: serverKey(r.ID), Value: b}}, more...)
 	return m.cfg.Store.Commit(context.WithoutCancel(ctx), m.cfg.Epoch, nil, changes)
+}
+
+func (m *Manager) proof(id uint64) proof {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.proofs[id]
+}
+
+func serverKey(id uint64) store.Key {
+	return store.Key{Bucket: servers, ID: strconv.FormatUint(id, 10)}
 }
 
 func unknown(id uint64) error {

@@ -202,3 +202,7 @@ func TestRestoreDamaged(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func recordOf(uuid string) cluster.ServerRecord {
+	return cluster.ServerRecord{ID: 1, UUID: uuid, Name: "sat1", State: cluster.Online}
+}

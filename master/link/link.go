@@ -74,6 +74,8 @@ type Config struct {
 	Epoch   uint64
 	Version string
 	Times   Times
+	// Revoked tells whether an identity is of the cluster no more. nil: none is.
+	Revoked func(uuid, serial string) (why string, revoked bool)
 	Log     zerolog.Logger
 }
 
@@ -93,6 +95,9 @@ type Server struct {
 
 // New returns a Server.
 func New(cfg Config) *Server {
+	if cfg.Revoked == nil {
+		cfg.Revoked = func(string, string) (string, bool) { return "", false }
+	}
 	s := &Server{cfg: cfg, times: cfg.Times, lines: map[uint64]*line{}, byUUID: map[string]*line{}}
 	s.interval.Store(int64(cfg.Times.Interval))
 	return s
@@ -146,7 +151,7 @@ func (s *Server) Attach(stream pb.Link_AttachServer) error {
 		case <-up:
 			up, down = nil, ctx.Done()
 		case <-down:
-			return nil
+			return s.over(id)
 		case text := <-fault:
 			panic(text) // here it ends this link alone, see wire.Recover
 		case err := <-ended:
@@ -156,6 +161,14 @@ func (s *Server) Attach(stream pb.Link_AttachServer) error {
 			return err
 		}
 	}
+}
+
+// over is what a satellite is told whose link the master has ended.
+func (s *Server) over(id wire.Identity) error {
+	if why, revoked := s.cfg.Revoked(id.ID, ""); revoked {
+		return wire.ToStatus(wire.Errorf(wire.Revoked, "%s", why))
+	}
+	return nil
 }
 
 // serve is a link from its hello to its end.
@@ -266,7 +279,19 @@ func (s *Server) register(l *line) Times {
 		Pace: PaceAt(s.times, l.server, time.Now()), LeaseSelfMs: uint32(s.times.LeaseSelf / time.Millisecond),
 	}}})
 	s.lines[l.server], s.byUUID[l.uuid] = l, l
+	if _, revoked := s.cfg.Revoked(l.uuid, ""); revoked { // and Cut came too early for it
+		l.end()
+	}
 	return s.times
+}
+
+// Cut ends the link of an identity that was revoked.
+func (s *Server) Cut(uuid string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.byUUID[uuid]; l != nil {
+		l.end()
+	}
 }
 
 func (s *Server) unregister(l *line) {

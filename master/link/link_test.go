@@ -140,13 +140,15 @@ func (p *peer) send(u *pb.Up) {
 }
 
 func (p *peer) hello() *pb.Welcome {
-	p.send(&pb.Up{Kind: &pb.Up_Hello{Hello: goodHello()}})
+	p.send(helloUp())
 	d, err := p.stream.Recv()
 	if err != nil {
 		p.t.Fatalf("welcome: %v", err)
 	}
 	return d.GetWelcome()
 }
+
+func helloUp() *pb.Up { return &pb.Up{Kind: &pb.Up_Hello{Hello: goodHello()}} }
 
 func goodHello() *pb.Hello {
 	return &pb.Hello{Protocol: wire.Protocol, Version: "1.0", Instance: "i", Address: "a", Report: &pb.Report{Sessions: &pb.Sessions{}}}

@@ -15,12 +15,13 @@ import (
 // computer is a host of desktops: its clocks, files and processes, which
 // survive the satellite's program.
 type computer struct {
-	w      *world
-	number uint64
-	name   string
-	uuid   string
-	rate   float64 // of its oscillator
-	facts  *pb.HostFacts
+	w        *world
+	number   uint64
+	name     string
+	uuid     string  // of its identity, the enrolled+1st
+	rate     float64 // of its oscillator
+	facts    *pb.HostFacts
+	enrolled int
 
 	hw        *actor // of this boot: the desktops; frozen while suspended
 	powered   bool
@@ -426,3 +427,11 @@ func (c *computer) forgets() {
 }
 
 func (c *computer) String() string { return fmt.Sprintf("host %s", c.name) }
+
+// enrol gives it another identity, as an administrator does with a computer
+// whose own was revoked.
+func (c *computer) enrol() {
+	c.enrolled++
+	c.uuid = fmt.Sprintf("uuid-%d-%d", c.number+1, c.enrolled)
+	c.w.note("enrolled anew", c.name)
+}

@@ -169,6 +169,9 @@ func (m *master) receive(k *cable, u *pb.Up) {
 			if err := m.take(k, u); err != nil {
 				m.w.note("link refused", m.id, k.c.name, err)
 				m.w.refusal(err)
+				if wire.KindOf(err) == wire.Revoked {
+					k.c.enrol()
+				}
 				m.hangUp(k)
 			}
 		}
