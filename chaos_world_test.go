@@ -148,7 +148,7 @@ func (c *chaosCluster) host(d *daemon, name, address string) *daemon {
 func (c *chaosCluster) addSatellite(n int, v values) *daemon {
 	c.t.Helper()
 	address := fmt.Sprintf("10.77.0.%d", 10+n)
-	own := values{"WIN4_VERDE_PUBADDR": address}
+	own := values{"WIN4_VERDE_PUBADDR": address, "WIN4_PEER_LISTEN": ""} // the address towards the master
 	for k, x := range v {
 		if !strings.HasPrefix(k, "m:") {
 			own[k] = x

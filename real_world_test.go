@@ -233,7 +233,7 @@ func (r *real) satelliteAlone(n int, v values, before string) *daemon {
 func (r *real) configure(n int, v values, before string) *daemon {
 	r.t.Helper()
 	name := "sat" + strconv.Itoa(n)
-	all := values{"WIN4_VERDE_CMADDR": r.address, "WIN4_VERDE_PUBADDR": "127.0.0.1", "WIN4_STATE_DIR": r.path("s" + name),
+	all := values{"WIN4_VERDE_CMADDR": r.address, "WIN4_VERDE_PUBADDR": "127.0.0.1", "WIN4_PEER_LISTEN": "127.0.0.1:" + freePort(r.t), "WIN4_STATE_DIR": r.path("s" + name),
 		"WIN4_VERDE_PKI_DIR": r.path("k" + name), "WIN4_SNAP_DIR": r.path("snap" + name), "WIN4_SNAP_RESERVE": "1",
 		"WIN4_VERDE_SAT_SOCKET": r.path(name), "WIN4_PASSWD_FILE": r.path("passwd"), "WIN4_QEMU": r.path("fakeqemu"), "WIN4_ACCEL": "tcg",
 		"WIN4_VERDE_MASTER_LOST": "5", "WIN4_VERDE_HUNG_AFTER": "2"}

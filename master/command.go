@@ -14,7 +14,6 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/grpclog"
 
@@ -26,6 +25,7 @@ import (
 	"verdecmd/proto/wire"
 	"verdecmd/settings"
 	"verdecmd/settings/account"
+	"verdecmd/settings/address"
 )
 
 // resync is how long a new master waits for the satellites it knew.
@@ -213,11 +213,14 @@ func open(ctx context.Context, v *settings.Values, o options, version string, lo
 	}
 	closers = append(closers, func() { db.Close() })
 
-	address, err := listenAddress(v, log)
+	listen, remarks, err := address.New(v).Master(ctx)
 	if err != nil {
 		return cfg, nil, err
 	}
-	link, err := net.Listen("tcp", address)
+	for _, r := range remarks {
+		log.Warn().Str("listen", listen).Msg(r)
+	}
+	link, err := net.Listen("tcp", listen)
 	if err != nil {
 		return cfg, nil, fmt.Errorf("cannot listen for satellites: %w; see %s (%s)", err, settings.Listen, v.Where(settings.Listen))
 	}
@@ -269,50 +272,6 @@ func limits(v *settings.Values) cluster.Limits {
 		l.Lost = cluster.Lease
 	}
 	return l
-}
-
-// listenAddress is where satellites are awaited: what is set, else the address
-// of WIN4_VERDE_CMADDR that belongs to this computer, else 127.0.0.1. It is
-// never all interfaces unless somebody writes so.
-func listenAddress(v *settings.Values, log zerolog.Logger) (string, error) {
-	if a := v.String(settings.Listen); a != "" {
-		host, port, err := settings.SplitAddress(a, settings.MasterPort)
-		if err != nil {
-			return "", err
-		}
-		return net.JoinHostPort(host, strconv.Itoa(port)), nil
-	}
-	if v.String(settings.CMAddr) != "" {
-		masters, err := settings.Masters(v)
-		if err != nil {
-			return "", err
-		}
-		own, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
-		if err != nil {
-			return "", fmt.Errorf("addresses of this computer: %w", err)
-		}
-		for _, a := range masters {
-			host, port, err := net.SplitHostPort(a)
-			if err != nil {
-				return "", err
-			}
-			ips, err := net.LookupIP(host)
-			if err != nil {
-				log.Warn().Err(err).Str("name", host).Msg("a name in WIN4_VERDE_CMADDR cannot be resolved")
-				continue
-			}
-			for _, ip := range ips {
-				for _, mine := range own {
-					if mine.IP.Equal(ip) {
-						return net.JoinHostPort(ip.String(), port), nil
-					}
-				}
-			}
-		}
-	}
-	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(settings.MasterPort))
-	log.Warn().Str("listen", address).Msg("neither WIN4_VERDE_LISTEN nor WIN4_VERDE_CMADDR names an address of this computer: only satellites on this computer can connect")
-	return address, nil
 }
 
 // accounts adapts the account database.

@@ -3,6 +3,7 @@ package satellite
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -23,6 +24,7 @@ import (
 	"verdecmd/satellite/session"
 	"verdecmd/settings"
 	"verdecmd/settings/account"
+	"verdecmd/settings/address"
 )
 
 // Commands returns satellite and win4. log makes the daemon's logger for a
@@ -115,7 +117,8 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 		return Config{}, err
 	}
 	go creds.Remind(ctx, func(w string) { log.Warn().Msg(w) })
-	masters, err := settings.Masters(v)
+	find := address.New(v)
+	masters, err := find.Masters()
 	if err != nil {
 		return Config{}, err
 	}
@@ -157,14 +160,21 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 	if err != nil {
 		return Config{}, err
 	}
-	address := v.String(settings.PubAddr)
-	if address == "" {
-		address = facts.Hostname
+	public, remarks, err := find.Public(ctx, facts.Hostname)
+	if err != nil {
+		return Config{}, err
+	}
+	// Desktops must not wait for the network; a mistake is told at once.
+	if _, err := find.Peers(ctx); err != nil && !errors.Is(err, address.ErrNotYet) {
+		return Config{}, err
+	}
+	for _, r := range remarks {
+		log.Warn().Msg(r)
 	}
 	l := desktop.Limits{StartTimeout: v.Duration(settings.StartTimeout), HungAfter: v.Duration(settings.HungAfter)}
 	return Config{
 		Accounts: accounts{account.New(v.String(settings.PasswdFile))},
-		Masters:  masters, Dial: wire.DialOptions(creds), Facts: host, Address: address, Version: version,
+		Masters:  masters, Dial: wire.DialOptions(creds), Facts: host, Address: public, Peers: find.Peers, Version: version,
 		Instance: rand.Text(), Log: log, Guard: keeper.Run,
 		Left: func() {
 			if left, err := guarded(dir, journal); err == nil && len(left) == 0 {

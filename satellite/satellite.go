@@ -22,6 +22,7 @@ import (
 	"verdecmd/satellite/desktop"
 	"verdecmd/satellite/link"
 	"verdecmd/satellite/session"
+	"verdecmd/settings/address"
 )
 
 // Config is everything a Satellite needs from outside.
@@ -32,6 +33,9 @@ type Config struct {
 	Dial     []grpc.DialOption
 	Facts    *pb.HostFacts
 	Address  string // where clients reach this satellite
+	// Peers says where other satellites are awaited and what they are told of
+	// it. It fails while the network is not up yet, and may be asked again.
+	Peers    func(context.Context) (address.Peers, error)
 	Version  string
 	Instance string
 	Session  session.Config

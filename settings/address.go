@@ -48,6 +48,31 @@ func SplitAddress(address string, defaultPort int) (host string, port int, err e
 	return host, port, nil
 }
 
+// unspecified tells 0.0.0.0 and :: from all other hosts.
+func unspecified(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsUnspecified()
+}
+
+// clash tells whether a program that listens on one address keeps another from
+// listening on the other: the same port on the same host, or one is all
+// interfaces.
+func clash(a, b string, defaultA, defaultB int) bool {
+	hostA, portA, errA := SplitAddress(a, defaultA)
+	hostB, portB, errB := SplitAddress(b, defaultB)
+	if errA != nil || errB != nil || portA != portB {
+		return false
+	}
+	return sameHost(hostA, hostB) || unspecified(hostA) || unspecified(hostB)
+}
+
+// sameHost compares as written: names are not resolved.
+func sameHost(a, b string) bool {
+	ipA, errA := netip.ParseAddr(a)
+	ipB, errB := netip.ParseAddr(b)
+	return errA == nil && errB == nil && ipA == ipB || errA != nil && errB != nil && strings.EqualFold(a, b)
+}
+
 // validHost accepts what DNS and /etc/hosts accept as a name. A name of digits
 // and points alone is an IPv4 address with a mistake in it.
 func validHost(host string) bool {

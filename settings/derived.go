@@ -80,6 +80,7 @@ func (v *Values) contradictions() []Problem {
 		}
 		say(name, "%s and %s are the same path: choose two", Socket, SatSocket)
 	}
+	v.addresses(say)
 	if v.String(LostSessions) == "lease" {
 		self, replace := v.Duration(LeaseSelf), v.Duration(LeaseReplace)
 		// The factor allows for clocks of different speed; the rest is the time
@@ -109,4 +110,26 @@ func (v *Values) contradictions() []Problem {
 		}
 	}
 	return problems
+}
+
+// addresses finds addresses on which two parts of this computer cannot both
+// listen. Only what is written is compared, nothing is resolved.
+func (v *Values) addresses(say func(name, format string, args ...any)) {
+	peer, migration := v.String(PeerListen), v.String(MigrationAddr)
+	for _, other := range []struct{ name, value string }{{PeerListen, peer}, {MigrationAddr, migration}} {
+		if other.value != "" && v.Bool(ClusterMaster) && v.String(Listen) != "" && clash(other.value, v.String(Listen), PeerPort, MasterPort) {
+			say(other.name, "%s=%s and %s=%s are on the same port of this computer: give one of them another port", other.name, other.value, Listen, v.String(Listen))
+		}
+	}
+	// The same address twice is one place for both.
+	if peer != "" && migration != "" && clash(peer, migration, PeerPort, PeerPort) && !same(peer, migration) {
+		say(MigrationAddr, "%s=%s and %s=%s are on the same port, and one of them is all interfaces: give one another port, or remove one", MigrationAddr, migration, PeerListen, peer)
+	}
+}
+
+// same compares two addresses of the port for satellites.
+func same(a, b string) bool {
+	hostA, _, _ := SplitAddress(a, PeerPort)
+	hostB, _, _ := SplitAddress(b, PeerPort)
+	return sameHost(hostA, hostB)
 }

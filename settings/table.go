@@ -13,6 +13,8 @@ const (
 	CMAddr          = "WIN4_VERDE_CMADDR"
 	Listen          = "WIN4_VERDE_LISTEN"
 	PubAddr         = "WIN4_VERDE_PUBADDR"
+	PeerListen      = "WIN4_PEER_LISTEN"
+	MigrationAddr   = "WIN4_MIGRATION_ADDR"
 	SnapDir         = "WIN4_SNAP_DIR"
 	SnapReserve     = "WIN4_SNAP_RESERVE"
 	MaxSessions     = "WIN4_VERDE_MAX_SESSIONS"
@@ -57,6 +59,9 @@ const (
 	DefaultStateDir = "/var/lib/win4linpro"
 	// MasterPort is the master's port where an address names none.
 	MasterPort = 8442
+	// PeerPort is a satellite's port for other satellites where an address
+	// names none.
+	PeerPort = 8444
 
 	maxSocketPath = 107 // bytes that fit into a Unix socket's address
 )
@@ -71,9 +76,13 @@ var global = Table{
 	{Name: CMAddr, Kind: Addresses, Scope: Both, Restart: true,
 		Example: "master.example.com", Text: "Where the master is: name or IP address, optionally with a port (8442 by default), for example master.example.com or [2001:db8::5]:8442. Several, with commas between them, are tried in turn."},
 	{Name: Listen, Kind: Address, Scope: Master, Restart: true,
-		Example: "192.0.2.10", Text: "Address and port where the master waits for satellites. Empty: the address of WIN4_VERDE_CMADDR that belongs to this computer, else 127.0.0.1; port 8442."},
-	{Name: PubAddr, Kind: Address, Scope: Satellite, Restart: true,
-		Example: "sat1.example.com", Text: "Name or IP address by which clients reach this satellite. Empty: its host name."},
+		Example: "192.0.2.10", Text: "Address and port where the master waits for satellites: an IP address, a name, or a network interface such as eth1, which stands for its first global address. Empty: the address of WIN4_VERDE_CMADDR that belongs to this computer, else 127.0.0.1; port 8442. All networks are listened on only where it says 0.0.0.0 or [::]."},
+	{Name: PubAddr, Kind: Address, Scope: Satellite, Restart: true, Check: checkReachable,
+		Example: "sat1.example.com", Text: "Name or IP address by which clients reach this satellite, or a network interface, which stands for its first global address. Empty: its host name."},
+	{Name: PeerListen, Kind: Address, Scope: Satellite, Restart: true,
+		Example: "eth1", Text: "Address and port where this satellite waits for other satellites, written as in WIN4_VERDE_LISTEN. Empty: the address from which it reaches the master; port 8444."},
+	{Name: MigrationAddr, Kind: Address, Scope: Satellite, Restart: true,
+		Example: "192.0.2.130", Text: "Address and port where other satellites send desktops and images to this one, for a network of their own; written as in WIN4_VERDE_LISTEN. Empty: as in WIN4_PEER_LISTEN; port 8444."},
 
 	{Name: SnapDir, Kind: Path, Scope: Satellite, Restart: true,
 		Example: "/var/lib/win4linpro/snap", Text: "Directory for what desktops write while they run; a fast local disk is best. Empty: the users' home directories, usually on network storage and slower."},
@@ -150,6 +159,19 @@ var global = Table{
 		Example: "/etc/verdecmd/pki", Text: "Directory of keys and certificates. Empty: pki in WIN4_STATE_DIR."},
 	{Name: PasswdFile, Kind: Path, Scope: Both, Restart: true,
 		Example: "/srv/demo/passwd", Text: "For demonstrations and tests: a file in the format of /etc/passwd that takes the place of the system's users; a file named group beside it is used too. Refused with the default WIN4_STATE_DIR."},
+}
+
+// checkReachable refuses the addresses that mean all interfaces: one can listen
+// there, but nobody can connect to them.
+func checkReachable(value string) error {
+	host, _, err := SplitAddress(value, 0)
+	if err != nil {
+		return err
+	}
+	if unspecified(host) {
+		return errors.New("wants an address to which others can connect, not one that means all interfaces")
+	}
+	return nil
 }
 
 // checkFileName accepts what can be one name in a directory and is not hidden.

@@ -181,6 +181,10 @@ func TestWrongValues(t *testing.T) {
 		"desktop's name":         {`WIN4_DESKTOP_NAME=../x`, `wants the name of a file`},
 		"program":                {`WIN4_QEMU=bin/qemu`, `wants the name of a program or its absolute path`},
 		"port":                   {`WIN4_VERDE_CMADDR=host:0`, `the port "0" is not a number from 1 to 65535`},
+		"public, everywhere":     {`WIN4_VERDE_PUBADDR="[::]:1"`, `WIN4_VERDE_PUBADDR is "[::]:1": wants an address to which others can connect`},
+		"peers and master":       {"WIN4_VERDE_CLUSTER_MASTER=yes\nWIN4_VERDE_LISTEN=eth1\nWIN4_PEER_LISTEN=eth1:8442", "settings.global:3:1: WIN4_PEER_LISTEN=eth1:8442 and WIN4_VERDE_LISTEN=eth1 are on the same port"},
+		"migration and master":   {"WIN4_VERDE_CLUSTER_MASTER=yes\nWIN4_VERDE_LISTEN=0.0.0.0:8444\nWIN4_MIGRATION_ADDR=10.1.0.7", "settings.global:3:1: WIN4_MIGRATION_ADDR=10.1.0.7 and WIN4_VERDE_LISTEN=0.0.0.0:8444 are on the same port"},
+		"peers everywhere":       {"WIN4_PEER_LISTEN=[::]\nWIN4_MIGRATION_ADDR=br0", "settings.global:2:1: WIN4_MIGRATION_ADDR=br0 and WIN4_PEER_LISTEN=[::] are on the same port, and one of them is all interfaces"},
 		"all at once":            {"WIN4_ACCEL=xen\nWIN4_SNAP_DIR=x", "settings.global has 2 mistakes:\n  settings.global:1:1: WIN4_ACCEL is \"xen\": wants kvm, auto or tcg\n  settings.global:2:1: "},
 		"passwd file for real":   {`WIN4_PASSWD_FILE=/x`, `settings.global:1:1: WIN4_PASSWD_FILE is for demonstrations and tests`},
 		"passwd file, dir again": {"WIN4_STATE_DIR=/var/lib/win4linpro/\nWIN4_PASSWD_FILE=/x", `settings.global:2:1: WIN4_PASSWD_FILE`},
@@ -210,6 +214,10 @@ func TestRightValues(t *testing.T) {
 		"WIN4_VERDE_LEASE_SELF=3600",   // not asked about without lease
 		"WIN4_VERDE_LOST_SESSIONS=lease\nWIN4_VERDE_LEASE_SELF=600\nWIN4_VERDE_LEASE_REPLACE=11m30s",
 		"WIN4_SNAP_DIR=", "VERDECMD_CONN_ADMINS=", "WIN4_QEMU=/usr/bin/qemu-system-aarch64",
+		"WIN4_VERDE_LISTEN=eth1\nWIN4_PEER_LISTEN=eth1:8442", // not the master: nobody listens
+		"WIN4_VERDE_CLUSTER_MASTER=yes\nWIN4_VERDE_LISTEN=eth1\nWIN4_PEER_LISTEN=eth1\nWIN4_MIGRATION_ADDR=br0",
+		"WIN4_PEER_LISTEN=Host\nWIN4_MIGRATION_ADDR=host:8444", "WIN4_PEER_LISTEN=::1\nWIN4_MIGRATION_ADDR=[::1]",
+		"WIN4_PEER_LISTEN=0.0.0.0\nWIN4_MIGRATION_ADDR=br0:8002",
 		"WIN4_VERDE_STATS_INTERVAL=1.5s", "WIN4_SNAP_RESERVE=0", "WIN4_VERDE_LISTEN=[::]:1",
 	} {
 		if _, err := Parse("x", []byte(text)); err != nil {

@@ -190,6 +190,7 @@ func (d *demo) configure(p plan) error {
 		err := writeSettings(filepath.Join(dir, "settings.global"), "The satellite "+s.Name+" of this demo.", []string{
 			settings.CMAddr, cmaddr,
 			settings.PubAddr, s.Address,
+			settings.PeerListen, s.Address,
 			settings.StateDir, filepath.Join(dir, "state"),
 			settings.PKIDir, filepath.Join(dir, "pki"),
 			settings.SnapDir, snap,
