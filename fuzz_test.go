@@ -39,6 +39,7 @@ var fuzzed = map[string]string{
 	"master/host FuzzRestore":    "records of servers",
 	"master/job FuzzRecord":      "records of jobs",
 	"master/event FuzzReserved":  "the record of the last event's number",
+	"master/pki FuzzLoad":        "ca.pem of the master",
 
 	"proto/wire FuzzParseIdentity": "the name in a certificate",
 	"proto/wire FuzzPeer":          "a certificate of anybody's",

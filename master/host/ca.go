@@ -12,13 +12,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"verdecmd/master/pki"
 	"verdecmd/proto/wire"
 )
 
 // Files and directories below the master's PKI directory, beside those that
-// wire names. The key is the secret of the whole cluster.
+// pki and wire name.
 const (
-	caKeyFile     = "ca.key"
 	enrolledDir   = "enrolled"   // NAME: the UUID that was given to it
 	satellitesDir = "satellites" // NAME/: what enrol writes without --out
 )
@@ -41,7 +41,7 @@ var ErrInitialised = errors.New("there is a cluster already")
 func Init(dir string, now time.Time) (cluster string, err error) {
 	dir = filepath.Clean(dir)
 	if names, err := os.ReadDir(dir); err == nil && len(names) > 0 {
-		if old, err := loadAuthority(dir); err == nil {
+		if old, err := pki.Issuer(dir); err == nil {
 			return "", fmt.Errorf("%s: %w (%s): nothing to do; to make another one, choose another directory", dir, ErrInitialised, old.Cluster)
 		}
 		return "", fmt.Errorf("%s is not empty (it holds %s) and no usable cluster: move it away first", dir, names[0].Name())
@@ -71,9 +71,9 @@ func Init(dir string, now time.Time) (cluster string, err error) {
 	}
 	defer os.RemoveAll(temp) // nothing is there any more after the rename
 	err = errors.Join(
-		writeFile(filepath.Join(temp, caKeyFile), key, 0o600),
-		writeFile(filepath.Join(temp, wire.CAFile), a.CertPEM, 0o644),
-		writeFile(filepath.Join(temp, wire.IdentityFile), own, 0o600),
+		pki.WriteFile(filepath.Join(temp, pki.KeyFile), key, 0o600),
+		pki.WriteFile(filepath.Join(temp, wire.CAFile), a.CertPEM, 0o644),
+		pki.WriteFile(filepath.Join(temp, wire.IdentityFile), own, 0o600),
 	)
 	if err != nil {
 		return "", err
@@ -83,7 +83,7 @@ func Init(dir string, now time.Time) (cluster string, err error) {
 	if err := unix.Rename(temp, dir); err != nil {
 		return "", &os.LinkError{Op: "rename", Old: temp, New: dir, Err: err}
 	}
-	return a.Cluster, syncDir(filepath.Dir(dir))
+	return a.Cluster, pki.SyncDir(filepath.Dir(dir))
 }
 
 // Enrolled tells what Enrol made.
@@ -104,7 +104,7 @@ func Enrol(pkiDir, name, out string, now time.Time) (Enrolled, error) {
 	if len(name) > 253 || !hostName.MatchString(name) {
 		return Enrolled{}, fmt.Errorf("%q is no name for a satellite: use its host name, in small letters, digits, - and dots", name)
 	}
-	a, err := loadAuthority(pkiDir)
+	a, err := pki.Issuer(pkiDir)
 	if err != nil {
 		return Enrolled{}, err
 	}
@@ -132,8 +132,8 @@ func Enrol(pkiDir, name, out string, now time.Time) (Enrolled, error) {
 		return Enrolled{}, err
 	}
 	return e, errors.Join(
-		replaceFile(filepath.Join(e.Dir, wire.CAFile), a.CertPEM, 0o644),
-		replaceFile(filepath.Join(e.Dir, wire.IdentityFile), own, 0o600),
+		pki.ReplaceFile(filepath.Join(e.Dir, wire.CAFile), a.CertPEM, 0o644),
+		pki.ReplaceFile(filepath.Join(e.Dir, wire.IdentityFile), own, 0o600),
 	)
 }
 
@@ -164,7 +164,7 @@ func remember(dir, name string) (id string, again bool, err error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		id = wire.NewUUID()
-		return id, false, replaceFile(path, []byte(id+"\n"), 0o600)
+		return id, false, pki.ReplaceFile(path, []byte(id+"\n"), 0o600)
 	}
 	if err != nil {
 		return "", false, err
@@ -190,68 +190,4 @@ func (m *Manager) unenrol(name, uuid string) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		m.cfg.Log.Error().Err(err).Str("satellite", name).Msg("a revoked identity cannot be removed: enrol would use it again")
 	}
-}
-
-// loadAuthority reads the authority of a cluster.
-func loadAuthority(dir string) (*wire.Authority, error) {
-	keyPath := filepath.Join(dir, caKeyFile)
-	st, err := os.Lstat(keyPath)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%s is missing: this is not the master's computer, or \"verdecmd init\" was not run: %w", keyPath, fs.ErrNotExist)
-	case err != nil:
-		return nil, err
-	case !st.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is no regular file", keyPath)
-	case st.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("%s has mode %04o and is open to others: chmod 0600 %s", keyPath, st.Mode().Perm(), keyPath)
-	}
-	key, err := os.ReadFile(keyPath)
-	if err != nil {
-		return nil, err
-	}
-	cert, err := os.ReadFile(filepath.Join(dir, wire.CAFile))
-	if err != nil {
-		return nil, err
-	}
-	a, err := wire.ParseAuthority(cert, key)
-	if err != nil {
-		return nil, fmt.Errorf("authority in %s: %w", dir, err)
-	}
-	return a, nil
-}
-
-// writeFile makes a new file and syncs it.
-func writeFile(path string, data []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-}
-
-// replaceFile puts a file into its place as a whole.
-func replaceFile(path string, data []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".new-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"verdecmd/master/pki"
 	"verdecmd/proto/wire"
 )
 
@@ -25,7 +26,7 @@ func initTest(t *testing.T) string {
 
 func TestInit(t *testing.T) {
 	dir := initTest(t)
-	for name, want := range map[string]os.FileMode{"": 0o700, caKeyFile: 0o600, wire.CAFile: 0o644, wire.IdentityFile: 0o600} {
+	for name, want := range map[string]os.FileMode{"": 0o700, pki.KeyFile: 0o600, wire.CAFile: 0o644, wire.IdentityFile: 0o600} {
 		st, err := os.Stat(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -42,11 +43,11 @@ func TestInit(t *testing.T) {
 	if err := c.Check(); err != nil {
 		t.Errorf("after 9 years: %v", err)
 	}
-	before, _ := os.ReadFile(filepath.Join(dir, caKeyFile))
+	before, _ := os.ReadFile(filepath.Join(dir, pki.KeyFile))
 	if _, err := Init(dir, testNow); !errors.Is(err, ErrInitialised) || !strings.Contains(err.Error(), c.Identity.Cluster) {
 		t.Errorf("again: got %v, want %v and the cluster's id", err, ErrInitialised)
 	}
-	if after, _ := os.ReadFile(filepath.Join(dir, caKeyFile)); !bytes.Equal(before, after) {
+	if after, _ := os.ReadFile(filepath.Join(dir, pki.KeyFile)); !bytes.Equal(before, after) {
 		t.Error("the second init changed the key")
 	}
 	if left, _ := filepath.Glob(dir + ".new-*"); len(left) > 0 {
@@ -146,7 +147,7 @@ func TestEnrol(t *testing.T) {
 		})
 	}
 	t.Run("open key", func(t *testing.T) {
-		os.Chmod(filepath.Join(dir, caKeyFile), 0o640)
+		os.Chmod(filepath.Join(dir, pki.KeyFile), 0o640)
 		if _, err := Enrol(dir, "sat3", "", testNow); err == nil || !strings.Contains(err.Error(), "chmod 0600") {
 			t.Errorf("got %v, want the mode and the fix", err)
 		}
