@@ -46,6 +46,9 @@ var fuzzed = map[string]string{
 	"proto/wire FuzzFiles":         "the files of an enrolment",
 	"proto/wire FuzzDetail":        "an error of the other end",
 	"proto/wire FuzzFromStatus":    "an error of gRPC",
+	"proto/wire FuzzToken":         "a token that somebody types",
+	"proto/wire FuzzRequest":       "a host's request for a certificate",
+	"proto/wire FuzzTrust":         "a trust bundle and its pieces",
 
 	"satellite FuzzWin4":                   "what a satellite answers win4",
 	"satellite/link FuzzDown":              "all that a master sends on a link",

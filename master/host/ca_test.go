@@ -101,7 +101,7 @@ func TestEnrol(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (wire.Identity{Cluster: master.Identity.Cluster, Role: wire.Satellite, ID: e.ID, Name: "sat1.example.com"}); c.Identity != want {
+	if want := (wire.Identity{Cluster: master.Identity.Cluster, Role: wire.Satellite, ID: e.ID, Name: "sat1.example.com", Serial: c.Serial()}); c.Identity != want {
 		t.Errorf("got %+v, want %+v", c.Identity, want)
 	}
 

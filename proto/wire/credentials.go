@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 )
 
@@ -19,27 +20,40 @@ const (
 	IdentityFile = "identity.pem" // certificate and key of this machine, 0600
 )
 
-// warnBefore is how long before its end a certificate is worth a warning.
-const warnBefore = 30 * 24 * time.Hour
+// A certificate is worth a warning so long before its end, or in the last part
+// of its life where that is shorter: it renews itself before.
+const (
+	warnBefore = 30 * 24 * time.Hour
+	warnShare  = 6
+)
 
-// Credentials are this machine's identity and the authority that it trusts.
+// Credentials are this machine's identity and the authorities that it trusts.
+// They may change while they are in use: each handshake takes what is in force
+// when it begins. All methods may be called by many goroutines.
 type Credentials struct {
+	// Identity never changes. Its Serial is that of the first certificate.
 	Identity Identity
-	NotAfter time.Time // end of the own certificate
 
 	// Now is asked at each handshake; the default is time.Now.
 	Now func() time.Time
 
-	own  tls.Certificate
-	leaf *x509.Certificate
-	ca   *x509.Certificate
+	live *live
+}
+
+// live is the part of credentials that changes.
+type live struct {
+	mu      sync.RWMutex // guards what follows, held for a few assignments
+	own     tls.Certificate
+	leaf    *x509.Certificate
+	roots   []*x509.Certificate
+	revoked func(id, serial string) (why string, revoked bool)
 }
 
 // Load reads the credentials of a machine whose role is want out of a PKI
 // directory. Whether they are still valid is checked by Check, so that a
 // daemon can start with an expired certificate and say so.
 func Load(dir string, want Role) (*Credentials, error) {
-	fix := `make them on the master with "verdecmd enrol NAME" and copy them here`
+	fix := `register this host with "verdecmd register", or make them on the master with "verdecmd enrol NAME" and copy them here`
 	if want == Master {
 		fix = `make them with "verdecmd init"`
 	}
@@ -94,15 +108,11 @@ func read(path string, forbidden fs.FileMode, fix string) ([]byte, error) {
 
 // newCredentials parses both files. The error never quotes them.
 func newCredentials(caPEM, ownPEM []byte) (*Credentials, error) {
-	ca, err := parseCA(caPEM)
+	roots, err := parseRoots(caPEM)
 	if err != nil {
 		return nil, err
 	}
-	own, err := tls.X509KeyPair(ownPEM, ownPEM)
-	if err != nil {
-		return nil, fmt.Errorf("%s holds no certificate with its key: %w", IdentityFile, err)
-	}
-	leaf, err := x509.ParseCertificate(own.Certificate[0])
+	own, leaf, err := parseOwn(ownPEM)
 	if err != nil {
 		return nil, err
 	}
@@ -110,10 +120,125 @@ func newCredentials(caPEM, ownPEM []byte) (*Credentials, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := leaf.CheckSignatureFrom(ca); err != nil {
-		return nil, fmt.Errorf("%s and %s are of two clusters: copy both files from one enrolment", IdentityFile, CAFile)
+	if issuer(leaf, roots) == nil {
+		return nil, fmt.Errorf("%s and %s are of two clusters: register this host again, or copy both files from one enrolment", IdentityFile, CAFile)
 	}
-	return &Credentials{Identity: id, NotAfter: leaf.NotAfter, own: own, leaf: leaf, ca: ca}, nil
+	return &Credentials{Identity: id, live: &live{own: own, leaf: leaf, roots: roots}}, nil
+}
+
+// parseOwn reads a certificate with its key.
+func parseOwn(pem []byte) (tls.Certificate, *x509.Certificate, error) {
+	own, err := tls.X509KeyPair(pem, pem)
+	if err != nil {
+		return own, nil, fmt.Errorf("%s holds no certificate with its key: %w", IdentityFile, err)
+	}
+	leaf, err := x509.ParseCertificate(own.Certificate[0])
+	return own, leaf, err
+}
+
+// issuer is the authority that has signed leaf, or nil.
+func issuer(leaf *x509.Certificate, roots []*x509.Certificate) *x509.Certificate {
+	for _, r := range roots {
+		if leaf.CheckSignatureFrom(r) == nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// Renew puts a new certificate of the same identity in the place of the old
+// one, for all handshakes that begin from now on.
+func (c *Credentials) Renew(identityPEM []byte) error {
+	own, leaf, err := parseOwn(identityPEM)
+	if err != nil {
+		return err
+	}
+	id, err := IdentityOf(leaf)
+	if err != nil {
+		return err
+	}
+	if id.URI().String() != c.Identity.URI().String() {
+		return fmt.Errorf("the new certificate is that of %s, not of %s", id, c.Identity)
+	}
+	l := c.live
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if issuer(leaf, l.roots) == nil {
+		return fmt.Errorf("the new certificate of %s is not from an authority that is trusted here", id)
+	}
+	l.own, l.leaf = own, leaf
+	return nil
+}
+
+// SetRoots says which authorities are trusted from now on, each as a
+// certificate in DER, the one that issues first. The own certificate must come
+// from one of them.
+func (c *Credentials) SetRoots(der [][]byte) error {
+	roots, err := parseDER(der, c.Identity.Cluster)
+	if err != nil {
+		return err
+	}
+	l := c.live
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if issuer(l.leaf, roots) == nil {
+		return fmt.Errorf("none of the %d authorities has issued the own certificate (%s)", len(roots), c.Identity)
+	}
+	l.roots = roots
+	return nil
+}
+
+// Roots are the trusted authorities in DER, the one that issues first.
+func (c *Credentials) Roots() [][]byte {
+	c.live.mu.RLock()
+	defer c.live.mu.RUnlock()
+	var out [][]byte
+	for _, r := range c.live.roots {
+		out = append(out, r.Raw)
+	}
+	return out
+}
+
+// SetRevoked hands in who tells which identities are of the cluster no more,
+// and why. It is asked for every call and must not block.
+func (c *Credentials) SetRevoked(f func(id, serial string) (why string, revoked bool)) {
+	c.live.mu.Lock()
+	defer c.live.mu.Unlock()
+	c.live.revoked = f
+}
+
+// isRevoked tells whether an identity is of the cluster no more.
+func (c *Credentials) isRevoked(id Identity) (why string, revoked bool) {
+	c.live.mu.RLock()
+	f := c.live.revoked
+	c.live.mu.RUnlock()
+	if f == nil {
+		return "", false
+	}
+	return f(id.ID, id.Serial)
+}
+
+// Serial is the number of the own certificate, in hexadecimal.
+func (c *Credentials) Serial() string { return serialOf(c.certificate()) }
+
+// Valid is from when until when the own certificate is valid.
+func (c *Credentials) Valid() (notBefore, notAfter time.Time) {
+	leaf := c.certificate()
+	return leaf.NotBefore, leaf.NotAfter
+}
+
+// NewestRoot tells whether the own certificate comes from the authority that
+// issues now.
+func (c *Credentials) NewestRoot() bool {
+	c.live.mu.RLock()
+	defer c.live.mu.RUnlock()
+	return issuer(c.live.leaf, c.live.roots[:1]) != nil
+}
+
+func (c *Credentials) certificate() *x509.Certificate {
+	c.live.mu.RLock()
+	defer c.live.mu.RUnlock()
+	return c.live.leaf
 }
 
 func (c *Credentials) now() time.Time {
@@ -126,23 +251,24 @@ func (c *Credentials) now() time.Time {
 // Check tells whether the own certificate is valid now, and what to do if it
 // is not.
 func (c *Credentials) Check() error {
-	if err := inTime(c.leaf, c.now()); err != nil {
+	if err := inTime(c.certificate(), c.now()); err != nil {
 		return fmt.Errorf("the own certificate (%s): %w", c.Identity, err)
 	}
 	return nil
 }
 
-// Warning is a line for the log where the own certificate ends within 30 days
-// or is not valid now, else empty.
+// Warning is a line for the log where the own certificate is not valid now, or
+// where it should have renewed itself long ago; else empty.
 func (c *Credentials) Warning() string {
 	if err := c.Check(); err != nil {
 		return err.Error()
 	}
-	left := c.NotAfter.Sub(c.now())
-	if left > warnBefore {
+	from, until := c.Valid()
+	left := until.Sub(c.now())
+	if left > min(warnBefore, until.Sub(from)/warnShare) {
 		return ""
 	}
-	return fmt.Sprintf("the own certificate (%s) ends at %s, in %v: make a new one with \"verdecmd enrol\" on the master and restart", c.Identity, c.NotAfter.UTC().Format(time.RFC3339), skew(left))
+	return fmt.Sprintf("the own certificate (%s) ends at %s, in %v, and has not been renewed: is the master reachable? Else make a new one with \"verdecmd enrol\" there", c.Identity, until.UTC().Format(time.RFC3339), skew(left))
 }
 
 // Remind tells the Warning, if there is one, now and once a day until ctx ends.
@@ -159,80 +285,4 @@ func (c *Credentials) Remind(ctx context.Context, tell func(warning string)) {
 		case <-day.C:
 		}
 	}
-}
-
-// ServerTLS is for the master's port: it admits satellites of the same
-// cluster and nobody else.
-func (c *Credentials) ServerTLS() *tls.Config {
-	t := c.config(Satellite)
-	t.ClientAuth = tls.RequireAnyClientCert // verified by VerifyConnection
-	t.SessionTicketsDisabled = true
-	return t
-}
-
-// ClientTLS is for a satellite: it talks to a master of the same cluster and
-// to nobody else, whatever name it was reached by.
-func (c *Credentials) ClientTLS() *tls.Config {
-	t := c.config(Master)
-	// No host name is checked; VerifyConnection verifies everything else and
-	// runs for every connection.
-	t.InsecureSkipVerify = true
-	return t
-}
-
-func (c *Credentials) config(peer Role) *tls.Config {
-	return &tls.Config{
-		Certificates: []tls.Certificate{c.own},
-		MinVersion:   tls.VersionTLS13,
-		Time:         c.now,
-		VerifyConnection: func(s tls.ConnectionState) error {
-			return c.verify(s.PeerCertificates, peer)
-		},
-	}
-}
-
-// verify decides about a peer. The order makes the message the most telling
-// one: another cluster, then the time, then the role.
-func (c *Credentials) verify(chain []*x509.Certificate, want Role) error {
-	if len(chain) == 0 {
-		return errors.New("the peer shows no certificate")
-	}
-	leaf := chain[0]
-	id, err := IdentityOf(leaf)
-	if err != nil {
-		return fmt.Errorf("the peer is no machine of a cluster: %w", err)
-	}
-	if id.Cluster != c.Identity.Cluster {
-		return fmt.Errorf("%s belongs to cluster %s, this machine to %s: enrol one of them again", id, id.Cluster, c.Identity.Cluster)
-	}
-	now := c.now()
-	if err := inTime(leaf, now); err != nil {
-		return fmt.Errorf("the certificate of %s: %w", id, err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(c.ca)
-	usage := x509.ExtKeyUsageClientAuth
-	if want == Master {
-		usage = x509.ExtKeyUsageServerAuth
-	}
-	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
-		return fmt.Errorf("the certificate of %s is not from this cluster's authority, enrol it again: %w", id, err)
-	}
-	if id.Role != want {
-		return fmt.Errorf("%s shows the certificate of a %s where a %s is wanted", id, id.Role, want)
-	}
-	return nil
-}
-
-// inTime says both times and the difference, since a wrong clock is the usual
-// cause.
-func inTime(leaf *x509.Certificate, now time.Time) error {
-	show := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-	switch {
-	case now.Before(leaf.NotBefore):
-		return fmt.Errorf("not valid before %s and it is %s here, %v too early: set the clock", show(leaf.NotBefore), show(now), skew(leaf.NotBefore.Sub(now)))
-	case now.After(leaf.NotAfter):
-		return fmt.Errorf("expired at %s and it is %s here, %v too late: look at the clock, or make a new one with \"verdecmd enrol\" on the master", show(leaf.NotAfter), show(now), skew(now.Sub(leaf.NotAfter)))
-	}
-	return nil
 }

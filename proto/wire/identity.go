@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"net/url"
 	"regexp"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
@@ -27,6 +29,7 @@ type Identity struct {
 	Role    Role
 	ID      string // UUID of the machine, kept over restarts and new certificates
 	Name    string // host name for people; proves nothing
+	Serial  string // of the certificate that was shown, hexadecimal; empty where there is none
 }
 
 // URI is the form of the identity in a certificate.
@@ -82,6 +85,9 @@ func IdentityOf(c *x509.Certificate) (Identity, error) {
 	if len(c.DNSNames) > 0 {
 		i.Name = Clean(c.DNSNames[0], 255)
 	}
+	if c.SerialNumber != nil {
+		i.Serial = serialOf(c)
+	}
 	return i, nil
 }
 
@@ -104,4 +110,30 @@ func PeerIdentity(ctx context.Context) (Identity, error) {
 		return Identity{}, Errorf(BadRequest, "%v", err)
 	}
 	return i, nil
+}
+
+// PeerCertificate is what PeerIdentity was read from: until when it is valid.
+func PeerCertificate(ctx context.Context) (notBefore, notAfter time.Time) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return
+	}
+	if l, ok := p.AuthInfo.(provedInfo); ok && len(l.State.PeerCertificates) > 0 {
+		leaf := l.State.PeerCertificates[0]
+		return leaf.NotBefore, leaf.NotAfter
+	}
+	return
+}
+
+// PeerAddress is the host that a call comes from; empty where that is not known.
+func PeerAddress(ctx context.Context) string {
+	p, ok := peer.FromContext(ctx)
+	if !ok || p.Addr == nil {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(p.Addr.String())
+	if err != nil {
+		return Clean(p.Addr.String(), 64)
+	}
+	return host
 }

@@ -22,10 +22,10 @@ type provingCredentials struct {
 	refused *throttle
 }
 
-// prove returns the credentials of a server.
-func prove(c *Credentials, report Reporter) credentials.TransportCredentials {
-	t := c.ServerTLS()
+// prove returns the credentials of a server with the configuration t.
+func prove(t *tls.Config, report Reporter) credentials.TransportCredentials {
 	turns := newTurns()
+	choose := t.GetConfigForClient
 	t.GetConfigForClient = func(hello *tls.ClientHelloInfo) (_ *tls.Config, err error) {
 		if l, ok := hello.Conn.(*limitConn); ok {
 			if err = l.greeted(); err != nil {
@@ -33,9 +33,13 @@ func prove(c *Credentials, report Reporter) credentials.TransportCredentials {
 			}
 			if l.turn, err = turns.take(); err != nil {
 				l.excused()
+				return nil, err
 			}
 		}
-		return nil, err
+		if choose == nil {
+			return nil, nil
+		}
+		return choose(hello)
 	}
 	return &provingCredentials{TransportCredentials: credentials.NewTLS(t), refused: &throttle{to: report}}
 }
@@ -63,37 +67,64 @@ func (p *provingCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.
 	return conn, info, nil
 }
 
-// provedInfo is TLS's own, and the connection behind it.
+// standing is what a connection has proved.
+type standing int
+
+const (
+	proofNone     standing = iota
+	proofIdentity          // of the cluster
+	proofExpired           // an identity whose certificate may be over
+)
+
+// provedInfo is TLS's own, the connection behind it where it is counted, and
+// what it has proved.
 type provedInfo struct {
 	credentials.TLSInfo
 	conn *limitConn
+	is   standing
 }
 
-// admitted counts a connection of a proved identity.
+// strangerLife is how long a connection may be open that never proves an
+// identity: the time to register.
+const strangerLife = 30 * time.Second
+
+// admitted counts a connection of a proved identity. One without stays a
+// stranger in all counts, and not for long.
 func admitted(c net.Conn, info credentials.AuthInfo) (credentials.AuthInfo, error) {
-	l, ok := c.(*limitConn)
-	if !ok {
-		return info, nil
-	}
 	t, ok := info.(credentials.TLSInfo)
-	if !ok || len(t.State.PeerCertificates) == 0 {
+	if !ok {
+		return nil, errors.New("the connection is not TLS")
+	}
+	l, counted := c.(*limitConn)
+	out := provedInfo{TLSInfo: t, conn: l, is: proofIdentity}
+	switch t.State.ServerName {
+	case JoinServerName:
+		out.is = proofNone
+		time.AfterFunc(strangerLife, func() { c.Close() })
+		return out, nil
+	case RejoinServerName:
+		out.is = proofExpired
+	}
+	if len(t.State.PeerCertificates) == 0 {
 		return nil, errors.New("no certificate was shown")
 	}
 	id, err := IdentityOf(t.State.PeerCertificates[0])
 	if err != nil {
 		return nil, err
 	}
-	if err := l.prove(id.ID); err != nil {
-		return nil, fmt.Errorf("%s: %w", id, err)
+	if counted {
+		if err := l.prove(id.ID); err != nil {
+			return nil, fmt.Errorf("%s: %w", id, err)
+		}
 	}
-	return provedInfo{t, l}, nil
+	return out, nil
 }
 
 // charge makes a call cost its machine what it costs us, as soon as it begins:
 // one that is taken back at once has cost it few bytes.
 func charge(ctx context.Context, _ *tap.Info) (context.Context, error) {
 	if p, ok := peer.FromContext(ctx); ok {
-		if info, ok := p.AuthInfo.(provedInfo); ok {
+		if info, ok := p.AuthInfo.(provedInfo); ok && info.conn != nil && info.conn.proved.Load() {
 			info.conn.pace.spend(callBytes)
 		}
 	}

@@ -9,6 +9,7 @@
 package wire
 
 import (
+	"crypto/tls"
 	"math"
 	"time"
 
@@ -46,13 +47,23 @@ const (
 )
 
 // ServerOptions are the options of the master's gRPC server: identity c, the
-// limits, and interceptors that keep a panic in one call from ending the
-// program. report gets each of those panics and each refused handshake; it
-// must be safe for many goroutines.
+// limits, who may call what, and interceptors that keep a panic in one call
+// from ending the program. report gets each of those panics and each refused
+// handshake; it must be safe for many goroutines.
 func ServerOptions(c *Credentials, report Reporter) []grpc.ServerOption {
+	return serverOptions(c, c.ServerTLS(), report)
+}
+
+// PeerServerOptions are those of a satellite's server for other satellites.
+func PeerServerOptions(c *Credentials, report Reporter) []grpc.ServerOption {
+	return serverOptions(c, c.PeerTLS(), report)
+}
+
+func serverOptions(c *Credentials, t *tls.Config, report Reporter) []grpc.ServerOption {
 	unary, stream := Recover(report)
+	admitUnary, admitStream := c.admission()
 	return []grpc.ServerOption{
-		grpc.Creds(prove(c, report)),
+		grpc.Creds(prove(t, report)),
 		grpc.ConnectionTimeout(HandshakeTimeout),
 		grpc.InTapHandle(charge),
 		grpc.MaxConcurrentStreams(maxStreams),
@@ -64,16 +75,32 @@ func ServerOptions(c *Credentials, report Reporter) []grpc.ServerOption {
 		grpc.ReadBufferSize(0),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: KeepaliveTime, Timeout: KeepaliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingsNotFasterThan, PermitWithoutStream: true}),
-		grpc.ChainUnaryInterceptor(unary),
-		grpc.ChainStreamInterceptor(stream),
+		grpc.ChainUnaryInterceptor(unary, admitUnary),
+		grpc.ChainStreamInterceptor(stream, admitStream),
 	}
 }
 
 // DialOptions are the options of a satellite's connection to the master. The
 // environment's proxies and the name service's hints are not used.
-func DialOptions(c *Credentials) []grpc.DialOption {
+func DialOptions(c *Credentials) []grpc.DialOption { return dialOptions(c.ClientTLS()) }
+
+// PeerDialOptions are those of a connection to another satellite: to that with
+// the identity id or, where id is empty, to any of the cluster.
+func PeerDialOptions(c *Credentials, id string) []grpc.DialOption {
+	return dialOptions(c.client(Satellite, id))
+}
+
+// RejoinDialOptions are those of a connection to the master with a certificate
+// that has expired. It is good for Rejoin alone.
+func RejoinDialOptions(c *Credentials) []grpc.DialOption {
+	t := c.ClientTLS()
+	t.ServerName = RejoinServerName
+	return dialOptions(t)
+}
+
+func dialOptions(t *tls.Config) []grpc.DialOption {
 	return []grpc.DialOption{
-		grpc.WithTransportCredentials(credentials.NewTLS(c.ClientTLS())),
+		grpc.WithTransportCredentials(credentials.NewTLS(t)),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithIdleTimeout(0),

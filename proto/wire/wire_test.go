@@ -116,7 +116,7 @@ func TestHandshake(t *testing.T) {
 	now := time.Now()
 	a, other := authority(t), authority(t)
 	imposter := machine(t, other, Satellite, now)
-	imposter.own = forged(t, other, a.Cluster, now)
+	imposter.live.own = forged(t, other, a.Cluster, now)
 
 	tests := map[string]struct {
 		server, client *Credentials
@@ -149,7 +149,7 @@ func TestHandshake(t *testing.T) {
 			opts := DialOptions(test.client)
 			if test.blind {
 				opts = append(opts, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
-					Certificates: []tls.Certificate{test.client.own}, InsecureSkipVerify: true,
+					Certificates: []tls.Certificate{test.client.live.own}, InsecureSkipVerify: true,
 				})))
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -385,7 +385,7 @@ func TestLoad(t *testing.T) {
 		want   string
 	}{
 		"good":              {func(*testing.T, string) {}, ""},
-		"no identity":       {func(t *testing.T, dir string) { os.Remove(dir + "/identity.pem") }, "identity.pem is missing: make them on the master with"},
+		"no identity":       {func(t *testing.T, dir string) { os.Remove(dir + "/identity.pem") }, "identity.pem is missing: register this host with"},
 		"no authority":      {func(t *testing.T, dir string) { os.Remove(dir + "/ca.pem") }, "ca.pem is missing"},
 		"readable key":      {func(t *testing.T, dir string) { os.Chmod(dir+"/identity.pem", 0o644) }, "has mode 0644 and is open to others: chmod 0600 "},
 		"group readable":    {func(t *testing.T, dir string) { os.Chmod(dir+"/identity.pem", 0o640) }, "chmod 0600 "},
@@ -438,7 +438,7 @@ func TestOwnTime(t *testing.T) {
 		"clock an hour early": {after: -time.Hour},
 		"clock a day early":   {after: -day, check: "not valid before 2026-11-21T19:00:00Z and it is 2026-11-20T20:00:00Z here, 23h0m0s too early: set the clock", warning: "too early"},
 		"31 days left":        {after: 334 * day},
-		"30 days left":        {after: 335 * day, warning: "ends at 2027-11-21T20:00:00Z, in 720h0m0s: make a new one"},
+		"30 days left":        {after: 335 * day, warning: "ends at 2027-11-21T20:00:00Z, in 720h0m0s, and has not been renewed"},
 		"an hour over":        {after: 365*day + time.Hour, check: "expired at 2027-11-21T20:00:00Z and it is 2027-11-21T21:00:00Z here, 1h0m0s too late", warning: "expired"},
 	}
 	for name, test := range tests {
