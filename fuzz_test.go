@@ -26,6 +26,7 @@ var fuzzed = map[string]string{
 	"settings FuzzValue":               "each kind of value",
 	"settings FuzzEdit":                "a settings file that is changed in place",
 	"settings FuzzSplitAddress":        "lists of addresses",
+	"settings FuzzHostPattern":         "expressions for the names of hosts",
 	"settings/account FuzzParsePasswd": "passwd and group files, answers of the system's directory",
 	"settings/account FuzzGroups":      "groups of a user, from both",
 

@@ -15,6 +15,8 @@ const (
 	PubAddr         = "WIN4_VERDE_PUBADDR"
 	PeerListen      = "WIN4_PEER_LISTEN"
 	MigrationAddr   = "WIN4_MIGRATION_ADDR"
+	Relocation      = "WIN4_RELOCATION_SERVER"
+	RelocationHosts = "WIN4_RELOCATION_HOSTS_ALLOW"
 	SnapDir         = "WIN4_SNAP_DIR"
 	SnapReserve     = "WIN4_SNAP_RESERVE"
 	MaxSessions     = "WIN4_VERDE_MAX_SESSIONS"
@@ -83,6 +85,10 @@ var global = Table{
 		Example: "eth1", Text: "Address and port where this satellite waits for other satellites, written as in WIN4_VERDE_LISTEN. Empty: the address from which it reaches the master; port 8444."},
 	{Name: MigrationAddr, Kind: Address, Scope: Satellite, Restart: true,
 		Example: "192.0.2.130", Text: "Address and port where other satellites send desktops and images to this one, for a network of their own; written as in WIN4_VERDE_LISTEN. Empty: as in WIN4_PEER_LISTEN; port 8444."},
+	{Name: Relocation, Kind: Bool, Default: "no", Scope: Satellite, Restart: true,
+		Example: "yes", Text: "Whether other satellites may move running desktops to this one. Who may is in WIN4_RELOCATION_HOSTS_ALLOW."},
+	{Name: RelocationHosts, Kind: Words, Scope: Satellite, Restart: true, Check: checkHosts,
+		Example: "@cluster", Text: "From which satellites running desktops may be moved to this one: regular expressions for their names with blanks between them, each for the whole name, such as sat[1-4] or rack2-.*; @cluster is every registered one. Only registered satellites are ever asked about. Empty: none."},
 
 	{Name: SnapDir, Kind: Path, Scope: Satellite, Restart: true,
 		Example: "/var/lib/win4linpro/snap", Text: "Directory for what desktops write while they run; a fast local disk is best. Empty: the users' home directories, usually on network storage and slower."},
