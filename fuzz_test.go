@@ -47,6 +47,7 @@ var fuzzed = map[string]string{
 	"proto/wire FuzzFiles":         "the files of an enrolment",
 	"proto/wire FuzzDetail":        "an error of the other end",
 	"proto/wire FuzzFromStatus":    "an error of gRPC",
+	"proto/wire FuzzSSHKey":        "a public SSH key that a machine hands in",
 	"proto/wire FuzzToken":         "a token that somebody types",
 	"proto/wire FuzzRequest":       "a host's request for a certificate",
 	"proto/wire FuzzTrust":         "a trust bundle and its pieces",
