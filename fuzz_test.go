@@ -52,6 +52,9 @@ var fuzzed = map[string]string{
 	"proto/wire FuzzRequest":       "a host's request for a certificate",
 	"proto/wire FuzzTrust":         "a trust bundle and its pieces",
 
+	"satellite/host FuzzMountinfo":         "/proc/self/mountinfo: names of mounts, which file servers choose",
+	"satellite/host FuzzDocument":          "the result of another host's checks, from a file",
+	"satellite/host FuzzSurvey":            "the survey of another host, from the master",
 	"satellite FuzzWin4":                   "what a satellite answers win4",
 	"satellite/link FuzzDown":              "all that a master sends on a link",
 	"satellite/session FuzzJournal":        "journal, epoch, lease and identity of a satellite",

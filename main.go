@@ -48,11 +48,14 @@ func run(args []string) int {
 	}
 	root.SetArgs(args[1:])
 	err := root.ExecuteContext(context.Background())
-	// These two have said everything already.
+	// These have said everything already.
 	if e, ok := errors.AsType[*monitor.ExitError](err); ok {
 		return e.ExitCode()
 	}
 	if e, ok := errors.AsType[*satellite.ReferredError](err); ok {
+		return e.ExitCode()
+	}
+	if e, ok := errors.AsType[*satellite.ExitError](err); ok {
 		return e.ExitCode()
 	}
 	if err != nil {

@@ -1183,6 +1183,8 @@ type CompareReply struct {
 	NowUnixMs     int64                  `protobuf:"varint,2,opt,name=now_unix_ms,json=nowUnixMs,proto3" json:"now_unix_ms,omitempty"` // the master's clock
 	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`                         // of the master's software
 	Members       []*Member              `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
+	Settings      map[string]string      `protobuf:"bytes,5,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // the master's own of those that must be the same
+	CheckedUnixMs int64                  `protobuf:"varint,6,opt,name=checked_unix_ms,json=checkedUnixMs,proto3" json:"checked_unix_ms,omitempty"`                                         // of the result that the master keeps of the caller; 0: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1243,6 +1245,20 @@ func (x *CompareReply) GetMembers() []*Member {
 		return x.Members
 	}
 	return nil
+}
+
+func (x *CompareReply) GetSettings() map[string]string {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *CompareReply) GetCheckedUnixMs() int64 {
+	if x != nil {
+		return x.CheckedUnixMs
+	}
+	return 0
 }
 
 type CheckedRequest struct {
@@ -1307,6 +1323,7 @@ func (x *CheckedRequest) GetVersion() string {
 
 type CheckedReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	CheckedUnixMs int64                  `protobuf:"varint,1,opt,name=checked_unix_ms,json=checkedUnixMs,proto3" json:"checked_unix_ms,omitempty"` // under which the master keeps it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1341,6 +1358,13 @@ func (*CheckedReply) Descriptor() ([]byte, []int) {
 	return file_host_proto_rawDescGZIP(), []int{16}
 }
 
+func (x *CheckedReply) GetCheckedUnixMs() int64 {
+	if x != nil {
+		return x.CheckedUnixMs
+	}
+	return 0
+}
+
 // Survey is what a host is measured to be, for comparison with others.
 type Survey struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1356,6 +1380,7 @@ type Survey struct {
 	Settings      map[string]string      `protobuf:"bytes,10,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // those that must be the same everywhere
 	ServerId      uint64                 `protobuf:"varint,11,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
 	TakenUnixMs   int64                  `protobuf:"varint,12,opt,name=taken_unix_ms,json=takenUnixMs,proto3" json:"taken_unix_ms,omitempty"` // by the master's clock, when it came
+	BootId        string                 `protobuf:"bytes,13,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`                   // of the computer: hosts with the same one are one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1472,6 +1497,13 @@ func (x *Survey) GetTakenUnixMs() int64 {
 		return x.TakenUnixMs
 	}
 	return 0
+}
+
+func (x *Survey) GetBootId() string {
+	if x != nil {
+		return x.BootId
+	}
+	return ""
 }
 
 type Mount struct {
@@ -2249,18 +2281,24 @@ const file_host_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\"=\n" +
 	"\x0eCompareRequest\x12+\n" +
-	"\x06survey\x18\x01 \x01(\v2\x13.verdecmd.v1.SurveyR\x06survey\"\xa4\x01\n" +
+	"\x06survey\x18\x01 \x01(\v2\x13.verdecmd.v1.SurveyR\x06survey\"\xce\x02\n" +
 	"\fCompareReply\x12+\n" +
 	"\x06others\x18\x01 \x03(\v2\x13.verdecmd.v1.SurveyR\x06others\x12\x1e\n" +
 	"\vnow_unix_ms\x18\x02 \x01(\x03R\tnowUnixMs\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12-\n" +
-	"\amembers\x18\x04 \x03(\v2\x13.verdecmd.v1.MemberR\amembers\"z\n" +
+	"\amembers\x18\x04 \x03(\v2\x13.verdecmd.v1.MemberR\amembers\x12C\n" +
+	"\bsettings\x18\x05 \x03(\v2'.verdecmd.v1.CompareReply.SettingsEntryR\bsettings\x12&\n" +
+	"\x0fchecked_unix_ms\x18\x06 \x01(\x03R\rcheckedUnixMs\x1a;\n" +
+	"\rSettingsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"z\n" +
 	"\x0eCheckedRequest\x120\n" +
 	"\bfindings\x18\x01 \x03(\v2\x14.verdecmd.v1.FindingR\bfindings\x12\x1c\n" +
 	"\n" +
 	"at_unix_ms\x18\x02 \x01(\x03R\batUnixMs\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\tR\aversion\"\x0e\n" +
-	"\fCheckedReply\"\x82\x04\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\"6\n" +
+	"\fCheckedReply\x12&\n" +
+	"\x0fchecked_unix_ms\x18\x01 \x01(\x03R\rcheckedUnixMs\"\x9b\x04\n" +
 	"\x06Survey\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
@@ -2274,7 +2312,8 @@ const file_host_proto_rawDesc = "" +
 	"\bsettings\x18\n" +
 	" \x03(\v2!.verdecmd.v1.Survey.SettingsEntryR\bsettings\x12\x1b\n" +
 	"\tserver_id\x18\v \x01(\x04R\bserverId\x12\"\n" +
-	"\rtaken_unix_ms\x18\f \x01(\x03R\vtakenUnixMs\x1a;\n" +
+	"\rtaken_unix_ms\x18\f \x01(\x03R\vtakenUnixMs\x12\x17\n" +
+	"\aboot_id\x18\r \x01(\tR\x06bootId\x1a;\n" +
 	"\rSettingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"y\n" +
@@ -2348,7 +2387,7 @@ func file_host_proto_rawDescGZIP() []byte {
 	return file_host_proto_rawDescData
 }
 
-var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_host_proto_goTypes = []any{
 	(*HostFacts)(nil),         // 0: verdecmd.v1.HostFacts
 	(*Load)(nil),              // 1: verdecmd.v1.Load
@@ -2379,7 +2418,8 @@ var file_host_proto_goTypes = []any{
 	(*MayMigrateRequest)(nil), // 26: verdecmd.v1.MayMigrateRequest
 	(*MayMigrateReply)(nil),   // 27: verdecmd.v1.MayMigrateReply
 	(*HostKeys)(nil),          // 28: verdecmd.v1.HostKeys
-	nil,                       // 29: verdecmd.v1.Survey.SettingsEntry
+	nil,                       // 29: verdecmd.v1.CompareReply.SettingsEntry
+	nil,                       // 30: verdecmd.v1.Survey.SettingsEntry
 }
 var file_host_proto_depIdxs = []int32{
 	5,  // 0: verdecmd.v1.JoinReply.trust:type_name -> verdecmd.v1.SignedTrust
@@ -2390,32 +2430,33 @@ var file_host_proto_depIdxs = []int32{
 	17, // 5: verdecmd.v1.CompareRequest.survey:type_name -> verdecmd.v1.Survey
 	17, // 6: verdecmd.v1.CompareReply.others:type_name -> verdecmd.v1.Survey
 	10, // 7: verdecmd.v1.CompareReply.members:type_name -> verdecmd.v1.Member
-	21, // 8: verdecmd.v1.CheckedRequest.findings:type_name -> verdecmd.v1.Finding
-	18, // 9: verdecmd.v1.Survey.home:type_name -> verdecmd.v1.Mount
-	19, // 10: verdecmd.v1.Survey.accounts:type_name -> verdecmd.v1.Account
-	20, // 11: verdecmd.v1.Survey.bridges:type_name -> verdecmd.v1.Bridge
-	29, // 12: verdecmd.v1.Survey.settings:type_name -> verdecmd.v1.Survey.SettingsEntry
-	2,  // 13: verdecmd.v1.Enrolment.Join:input_type -> verdecmd.v1.JoinRequest
-	3,  // 14: verdecmd.v1.Enrolment.Rejoin:input_type -> verdecmd.v1.RenewRequest
-	3,  // 15: verdecmd.v1.Enrolment.Renew:input_type -> verdecmd.v1.RenewRequest
-	13, // 16: verdecmd.v1.Host.Compare:input_type -> verdecmd.v1.CompareRequest
-	15, // 17: verdecmd.v1.Host.Checked:input_type -> verdecmd.v1.CheckedRequest
-	22, // 18: verdecmd.v1.Peer.Ping:input_type -> verdecmd.v1.PeerPing
-	24, // 19: verdecmd.v1.Peer.TryLock:input_type -> verdecmd.v1.TryLockRequest
-	26, // 20: verdecmd.v1.Peer.MayMigrate:input_type -> verdecmd.v1.MayMigrateRequest
-	4,  // 21: verdecmd.v1.Enrolment.Join:output_type -> verdecmd.v1.JoinReply
-	4,  // 22: verdecmd.v1.Enrolment.Rejoin:output_type -> verdecmd.v1.JoinReply
-	4,  // 23: verdecmd.v1.Enrolment.Renew:output_type -> verdecmd.v1.JoinReply
-	14, // 24: verdecmd.v1.Host.Compare:output_type -> verdecmd.v1.CompareReply
-	16, // 25: verdecmd.v1.Host.Checked:output_type -> verdecmd.v1.CheckedReply
-	23, // 26: verdecmd.v1.Peer.Ping:output_type -> verdecmd.v1.PeerPong
-	25, // 27: verdecmd.v1.Peer.TryLock:output_type -> verdecmd.v1.TryLockReply
-	27, // 28: verdecmd.v1.Peer.MayMigrate:output_type -> verdecmd.v1.MayMigrateReply
-	21, // [21:29] is the sub-list for method output_type
-	13, // [13:21] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	29, // 8: verdecmd.v1.CompareReply.settings:type_name -> verdecmd.v1.CompareReply.SettingsEntry
+	21, // 9: verdecmd.v1.CheckedRequest.findings:type_name -> verdecmd.v1.Finding
+	18, // 10: verdecmd.v1.Survey.home:type_name -> verdecmd.v1.Mount
+	19, // 11: verdecmd.v1.Survey.accounts:type_name -> verdecmd.v1.Account
+	20, // 12: verdecmd.v1.Survey.bridges:type_name -> verdecmd.v1.Bridge
+	30, // 13: verdecmd.v1.Survey.settings:type_name -> verdecmd.v1.Survey.SettingsEntry
+	2,  // 14: verdecmd.v1.Enrolment.Join:input_type -> verdecmd.v1.JoinRequest
+	3,  // 15: verdecmd.v1.Enrolment.Rejoin:input_type -> verdecmd.v1.RenewRequest
+	3,  // 16: verdecmd.v1.Enrolment.Renew:input_type -> verdecmd.v1.RenewRequest
+	13, // 17: verdecmd.v1.Host.Compare:input_type -> verdecmd.v1.CompareRequest
+	15, // 18: verdecmd.v1.Host.Checked:input_type -> verdecmd.v1.CheckedRequest
+	22, // 19: verdecmd.v1.Peer.Ping:input_type -> verdecmd.v1.PeerPing
+	24, // 20: verdecmd.v1.Peer.TryLock:input_type -> verdecmd.v1.TryLockRequest
+	26, // 21: verdecmd.v1.Peer.MayMigrate:input_type -> verdecmd.v1.MayMigrateRequest
+	4,  // 22: verdecmd.v1.Enrolment.Join:output_type -> verdecmd.v1.JoinReply
+	4,  // 23: verdecmd.v1.Enrolment.Rejoin:output_type -> verdecmd.v1.JoinReply
+	4,  // 24: verdecmd.v1.Enrolment.Renew:output_type -> verdecmd.v1.JoinReply
+	14, // 25: verdecmd.v1.Host.Compare:output_type -> verdecmd.v1.CompareReply
+	16, // 26: verdecmd.v1.Host.Checked:output_type -> verdecmd.v1.CheckedReply
+	23, // 27: verdecmd.v1.Peer.Ping:output_type -> verdecmd.v1.PeerPong
+	25, // 28: verdecmd.v1.Peer.TryLock:output_type -> verdecmd.v1.TryLockReply
+	27, // 29: verdecmd.v1.Peer.MayMigrate:output_type -> verdecmd.v1.MayMigrateReply
+	22, // [22:30] is the sub-list for method output_type
+	14, // [14:22] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_host_proto_init() }
@@ -2433,7 +2474,7 @@ func file_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_host_proto_rawDesc), len(file_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -20,6 +20,7 @@ import (
 	"verdecmd/satellite/desktop"
 	"verdecmd/satellite/desktop/qemu"
 	"verdecmd/satellite/guard"
+	"verdecmd/satellite/host"
 	"verdecmd/satellite/load"
 	"verdecmd/satellite/session"
 	"verdecmd/settings"
@@ -52,7 +53,7 @@ directory.`,
 		},
 	}
 	c.Flags().StringVar(&path, "settings", settings.DefaultPath, "the settings `file`")
-	return []*cobra.Command{c, win4Command(), guardianCommand(log)}
+	return append([]*cobra.Command{c, win4Command(), guardianCommand(log)}, host.DoctorCommands(version, probe)...)
 }
 
 // serve runs the satellite until a signal ends it.
@@ -112,7 +113,7 @@ func serve(ctx context.Context, path, version string, newLog func(string) zerolo
 
 // configure puts together what the satellite needs from settings and computer.
 func configure(ctx context.Context, v *settings.Values, dir, version string, log zerolog.Logger) (Config, error) {
-	creds, err := wire.Load(pki(v), wire.Satellite)
+	creds, err := wire.Load(host.PKI(v), wire.Satellite)
 	if err != nil {
 		return Config{}, err
 	}
@@ -138,18 +139,18 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 		log.Warn().Err(err).Msg("not everything about this computer could be found out")
 	}
 	probe := driver.Probe(ctx)
-	host := facts.Proto()
-	host.Accelerator, host.AcceleratorWhy, host.Qemu = probe.Accel, probe.Why, probe.Version
-	host.Problems = problems(v.String(settings.SnapDir), probe.Problems)
-	host.MaxSessions, host.AsRoot = uint32(v.Int(settings.MaxSessions)), asRoot
-	host.SnapReserveBytes = uint64(v.MiB(settings.SnapReserve)) << 20
+	info := facts.Proto()
+	info.Accelerator, info.AcceleratorWhy, info.Qemu = probe.Accel, probe.Why, probe.Version
+	info.Problems = problems(v.String(settings.SnapDir), probe.Problems)
+	info.MaxSessions, info.AsRoot = uint32(v.Int(settings.MaxSessions)), asRoot
+	info.SnapReserveBytes = uint64(v.MiB(settings.SnapReserve)) << 20
 	if v.String(settings.SnapDir) == "" {
-		host.SnapKind = string(load.Network)
+		info.SnapKind = string(load.Network)
 		log.Warn().Msg("WIN4_SNAP_DIR is not set: what desktops write goes to the users' homes, usually on network storage and slower")
 	} else if facts.SnapKind != load.Local {
 		log.Warn().Str("dir", facts.SnapDir).Str("kind", string(facts.SnapKind)).Msg("the snap directory is not on a local disk: desktops are slower, or take memory")
 	}
-	for _, p := range host.Problems {
+	for _, p := range info.Problems {
 		log.Error().Msg("this computer cannot run desktops: " + p)
 	}
 	journal, err := session.JournalName(dir)
@@ -174,7 +175,7 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 	l := desktop.Limits{StartTimeout: v.Duration(settings.StartTimeout), HungAfter: v.Duration(settings.HungAfter)}
 	return Config{
 		Accounts: accounts{account.New(v.String(settings.PasswdFile))},
-		Masters:  masters, Dial: wire.DialOptions(creds), Facts: host, Address: public, Peers: find.Peers, Version: version,
+		Masters:  masters, Dial: wire.DialOptions(creds), Facts: info, Address: public, Peers: find.Peers, Version: version,
 		Instance: rand.Text(), Log: log, Guard: keeper.Run,
 		Left: func() {
 			if left, err := guarded(dir, journal); err == nil && len(left) == 0 {
@@ -196,21 +197,6 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 			},
 		},
 	}, nil
-}
-
-// pki is where the satellite's credentials are. On a computer that is the
-// master too, they are where "verdecmd enrol" has put them under its host name.
-func pki(v *settings.Values) string {
-	dir := settings.PKI(v)
-	name, err := os.Hostname()
-	if err != nil {
-		return dir
-	}
-	both := filepath.Join(dir, "satellites", name)
-	if _, err := os.Stat(filepath.Join(both, wire.IdentityFile)); err != nil {
-		return dir
-	}
-	return both
 }
 
 // homeRoot is a directory on the file system where the homes are.

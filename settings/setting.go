@@ -72,6 +72,7 @@ type Setting struct {
 	Scope    Scope
 	Restart  bool   // a change counts only after a restart of the programs in Scope
 	Secret   bool   // no program shows the value
+	Same     bool   // must have one value on all computers of a cluster
 	Text     string // one or two sentences for the manual and the sample file
 	Example  string // a value for the manual; empty: the default is one
 

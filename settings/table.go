@@ -97,8 +97,8 @@ var global = Table{
 	{Name: MaxSessions, Kind: Integer, Default: "0", Max: 100000, Scope: Satellite, Restart: true,
 		Example: "40", Text: "How many sessions this satellite may have at the same time. 0: as many as fit."},
 
-	{Name: DesktopName, Kind: Text, Default: "win4", Scope: Both, Restart: true, Check: checkFileName,
-		Text: "Name of a user's desktop: the link of that name in the home directory leads to the base image."},
+	{Name: DesktopName, Kind: Text, Default: "win4", Scope: Both, Restart: true, Same: true, Check: checkFileName,
+		Text: "Name of a user's desktop: the link of that name in the home directory leads to the base image. Must be the same on all computers of the cluster."},
 	{Name: MemoryMax, Kind: MiB, Default: "0", Max: 1 << 30, Scope: Both, Restart: true,
 		Example: "8G", Text: "Most memory in MiB that one desktop gets, whatever its desktop.conf says. 0: no limit."},
 	{Name: CPUsMax, Kind: Integer, Default: "0", Max: 1024, Scope: Both, Restart: true,
@@ -127,9 +127,9 @@ var global = Table{
 
 	{Name: StandaloneLogin, Kind: Bool, Default: "no", Scope: Satellite, Restart: true,
 		Text: "Whether a satellite lets users start new desktops while it cannot reach the master. The same user may then have two desktops on two satellites."},
-	{Name: LostSessions, Kind: Choice, Default: "hold", Choices: []string{"hold", "lease"}, Scope: Both, Restart: true,
+	{Name: LostSessions, Kind: Choice, Default: "hold", Choices: []string{"hold", "lease"}, Scope: Both, Restart: true, Same: true,
 		Example: "lease", Text: "What becomes of sessions on a satellite that is silent. hold: their users wait until it is back or an administrator affirms that it is powered off. lease: the satellite ends its desktops by itself after WIN4_VERDE_LEASE_SELF, and the master lets the users in elsewhere after WIN4_VERDE_LEASE_REPLACE. Should the satellite's program be killed or stopped, its guardian, a small process beside it, ends them; a satellite that is not started again within WIN4_VERDE_LEASE_SELF loses its desktops therefore. Must be the same on all computers of the cluster."},
-	{Name: LeaseSelf, Kind: Duration, Default: "60", Min: 20, Max: 86400, Scope: Both, Restart: true,
+	{Name: LeaseSelf, Kind: Duration, Default: "60", Min: 20, Max: 86400, Scope: Both, Restart: true, Same: true,
 		Text: "With lease: seconds without the master after which a satellite ends its desktops. Must be the same on all computers of the cluster."},
 	{Name: LeaseReplace, Kind: Duration, Default: "96", Min: 52, Max: 172800, Scope: Master, Restart: true,
 		Text: "With lease: seconds of silence after which the master gives the users of a satellite a new session elsewhere. At least 1.1 times WIN4_VERDE_LEASE_SELF and 30 seconds more."},

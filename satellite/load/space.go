@@ -58,6 +58,13 @@ func KindOf(path string) (Kind, error) {
 	return info.kind, err
 }
 
+// Space is how many bytes unprivileged users may still write where a path is,
+// and the kind of the file system. It waits like KindOf.
+func Space(path string) (free uint64, kind Kind, err error) {
+	info, err := newSpace(path).ask(askFor)
+	return info.free, info.kind, err
+}
+
 // askFor is how long a file system may take to answer.
 const askFor = time.Second
 

@@ -54,6 +54,7 @@ type source interface {
 	byUID(uid uint32) (User, error)
 	group(name string) (gid uint32, err error)
 	names() ([]string, error)
+	several(names []string) ([]User, error) // those that there are
 }
 
 // Lookup finds accounts. Its methods may be called from any goroutine; each

@@ -207,9 +207,10 @@ func (c *counting) byName(name string) (User, error) {
 	return u, c.err
 }
 
-func (c *counting) byUID(uint32) (User, error)   { return User{}, ErrUnknownUser }
-func (c *counting) group(string) (uint32, error) { return 0, ErrUnknownGroup }
-func (c *counting) names() ([]string, error)     { return nil, c.err }
+func (c *counting) byUID(uint32) (User, error)       { return User{}, ErrUnknownUser }
+func (c *counting) group(string) (uint32, error)     { return 0, ErrUnknownGroup }
+func (c *counting) names() ([]string, error)         { return nil, c.err }
+func (c *counting) several([]string) ([]User, error) { return nil, c.err }
 
 func TestAnswersAreKept(t *testing.T) {
 	tests := map[string]struct {

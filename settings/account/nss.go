@@ -43,14 +43,14 @@ func (n nss) getent(args ...string) ([]byte, error) {
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	err := cmd.Run()
 	var exit *exec.ExitError
-	what := "getent " + strings.Join(args, " ")
+	what := "getent " + strings.Join(args[:min(len(args), 3)], " ")
 	switch {
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("%s: no answer within %v: is the directory server down?", what, n.limit)
 	case out.full:
 		return nil, fmt.Errorf("%s: more than %d bytes of output", what, maxFile)
 	case errors.As(err, &exit) && exit.ExitCode() == 2:
-		return nil, errNoEntry
+		return out.buf.Bytes(), errNoEntry // some of several may be there
 	case errors.Is(err, exec.ErrNotFound):
 		return nil, fmt.Errorf("%w: install the package libc-bin", err)
 	case err != nil:

@@ -21,6 +21,7 @@ type Probe struct {
 	Why      string   // why this accelerator, in words
 	Version  string   // of QEMU, for example 7.2.22; empty: not installed
 	Problems []string // what keeps desktops from starting, each with its fix
+	Programs []string // of Problems: those with QEMU and its tools
 }
 
 var versionText = regexp.MustCompile(`version ([0-9][0-9.]*)`)
@@ -37,14 +38,15 @@ func (d *Driver) Probe(ctx context.Context) Probe {
 	if m := versionText.FindSubmatch(out); err == nil && m != nil {
 		p.Version = string(m[1])
 		if older(p.Version, 7, 2) {
-			p.Problems = append(p.Problems, "QEMU "+p.Version+" is older than 7.2, which has the machine type "+machineType)
+			p.Programs = append(p.Programs, "QEMU "+p.Version+" is older than 7.2, which has the machine type "+machineType)
 		}
 	} else {
-		p.Problems = append(p.Problems, d.missing(err).Error())
+		p.Programs = append(p.Programs, d.missing(err).Error())
 	}
 	if _, err := exec.LookPath(d.cfg.ImageTool); err != nil {
-		p.Problems = append(p.Problems, fmt.Sprintf("%v: %s is missing: apt install qemu-utils", desktop.ErrNoQEMU, d.cfg.ImageTool))
+		p.Programs = append(p.Programs, fmt.Sprintf("%v: %s is missing: apt install qemu-utils", desktop.ErrNoQEMU, d.cfg.ImageTool))
 	}
+	p.Problems = append(p.Problems, p.Programs...)
 	if d.bridge != "" {
 		if err := checkBridge(d.bridge); err != nil {
 			p.Problems = append(p.Problems, err.Error())

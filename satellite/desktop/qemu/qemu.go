@@ -119,6 +119,17 @@ func (d *Driver) as(u desktop.User) (desktop.User, error) {
 	return self, nil
 }
 
+// cpu is the processor that guests see.
+func (d *Driver) cpu(accel string) string {
+	switch {
+	case d.cfg.CPU != "":
+		return d.cfg.CPU
+	case accel == "kvm":
+		return "Nehalem"
+	}
+	return "qemu64"
+}
+
 // adoptTimeout is how long a running desktop may take to answer before it is
 // adopted as one that hangs.
 const adoptTimeout = 3 * time.Second
@@ -136,21 +147,16 @@ func (d *Driver) Start(ctx context.Context, s desktop.Spec) (_ desktop.Desktop, 
 	if err != nil {
 		return nil, d.missing(err)
 	}
-	opt := options{cpu: d.cfg.CPU}
+	var opt options
 	if opt.accel, _, err = d.accelerator(); err != nil {
 		return nil, err
 	}
+	opt.cpu = d.cpu(opt.accel)
 	l := launch{path: path, dir: s.Dir}
 	if d.cfg.AsRoot {
 		l.user = &user
 	}
-	if opt.cpu == "" {
-		opt.cpu = "qemu64"
-	}
 	if opt.accel == "kvm" {
-		if d.cfg.CPU == "" {
-			opt.cpu = "Nehalem"
-		}
 		group, err := d.host.kvmGroup()
 		if err != nil {
 			return nil, err

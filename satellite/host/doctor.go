@@ -1,0 +1,150 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"time"
+
+	"verdecmd/proto/wire"
+	"verdecmd/settings"
+	"verdecmd/settings/account"
+	"verdecmd/settings/address"
+)
+
+// DoctorConfig is what the checks of a host need from outside.
+type DoctorConfig struct {
+	Settings *settings.Values // required
+	Version  string           // of this program; required
+	// Credentials are the satellite's; nil: this computer has none, and no other
+	// one is asked.
+	Credentials *wire.Credentials
+	// NoMaster: the master is not asked, though there are credentials.
+	NoMaster bool
+	// HandIn lets the master keep the result and honour it. What went wrong with
+	// that is then the error, beside the result.
+	HandIn bool
+	// Against are other hosts, beside those that the master tells.
+	Against []Survey
+	// Probe asks the hypervisor what it can do; nil: it is not asked.
+	Probe func(context.Context) Probe
+	// Progress is told what takes long. It is called by many goroutines. May be nil.
+	Progress func(text string)
+	// Holder is the command that holds a lock when the name of the file is
+	// appended; the default is this program with its hidden role.
+	Holder []string
+	// Now is the clock; the default is the computer's.
+	Now func() time.Time
+
+	// What tests replace.
+	Mountinfo string // default /proc/self/mountinfo
+	Resolver  resolver
+}
+
+func (c *DoctorConfig) now() time.Time {
+	if c.Now != nil {
+		return c.Now()
+	}
+	return time.Now()
+}
+
+func (c *DoctorConfig) resolver() resolver {
+	if c.Resolver != nil {
+		return c.Resolver
+	}
+	return net.DefaultResolver
+}
+
+func (c *DoctorConfig) mountinfo() string {
+	if c.Mountinfo != "" {
+		return c.Mountinfo
+	}
+	return "/proc/self/mountinfo"
+}
+
+func (c *DoctorConfig) holder() []string {
+	if c.Holder != nil {
+		return c.Holder
+	}
+	// Also where the file has been replaced by a newer one meanwhile.
+	return []string{"/proc/self/exe", lockRole}
+}
+
+func (c *DoctorConfig) accounts() accountsDB {
+	return account.New(c.Settings.String(settings.PasswdFile))
+}
+
+// doctor is one round of checks.
+type doctor struct {
+	cfg      DoctorConfig
+	measurer *measurer
+	m        Measured
+	held     *held // a file that is locked meanwhile; nil: none
+}
+
+// Doctor checks this host and compares it with others. It takes seconds; the
+// error tells only what kept it from beginning, all else is a finding.
+func Doctor(ctx context.Context, c DoctorConfig) (Result, error) {
+	return examine(ctx, c, newMeasurer(), func(Result, time.Time) bool { return c.HandIn }, nil)
+}
+
+// examine is one round. wanted tells whether a result is to be handed in, when
+// that which the master keeps of this host is from kept; handed is told from
+// when it is then. handed may be nil.
+func examine(ctx context.Context, c DoctorConfig, by *measurer, wanted func(r Result, kept time.Time) bool, handed func(Result, time.Time)) (Result, error) {
+	if c.Settings == nil || c.Version == "" {
+		return Result{}, errors.New("the checks of a host need settings and version")
+	}
+	by.begin(c.Progress)
+	d := &doctor{cfg: c, measurer: by}
+	d.m.Master, d.m.Satellite = c.Settings.Bool(settings.ClusterMaster), c.Credentials != nil
+	d.survey(ctx)
+	defer func() {
+		if d.held != nil {
+			d.held.close()
+		}
+	}()
+	others := c.Against
+	var asked *asked
+	if c.Credentials != nil && !c.NoMaster {
+		var ok bool
+		if asked, ok = within(ctx, by, checkMaster, askFor, d.ask); ok {
+			defer asked.close()
+			d.m.Answer, d.m.Survey.ServerID = &asked.answer, asked.own
+			others = append(others[:len(others):len(others)], asked.others...)
+			d.peers(ctx, asked)
+		}
+	}
+	if p := d.m.People; p != nil {
+		_, ok := within(ctx, by, checkAccounts, manyFor, func(context.Context) (struct{}, error) { return struct{}{}, p.known(c.accounts(), others) })
+		if !ok {
+			d.m.People = nil
+		}
+	}
+	by.mu.Lock()
+	d.m.Failed = maps.Clone(by.failed)
+	by.mu.Unlock()
+	r := Result{Findings: Check(d.m, others), Survey: d.m.Survey}
+	if asked == nil || !wanted(r, asked.kept) {
+		return r, nil
+	}
+	at, err := asked.handIn(ctx, r, c.Version, c.now())
+	if err != nil {
+		return r, fmt.Errorf("handing the result in to the master: %w", err)
+	}
+	if handed != nil {
+		handed(r, at)
+	}
+	return r, nil
+}
+
+// masters is where the master may be; none where nobody has said it.
+func (d *doctor) masters() []string {
+	all, err := address.New(d.cfg.Settings).Masters()
+	if err != nil {
+		return nil
+	}
+	return all
+}
