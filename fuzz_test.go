@@ -39,6 +39,7 @@ var fuzzed = map[string]string{
 	"master/session FuzzRestore": "records of sessions",
 	"master/host FuzzRestore":    "records of servers",
 	"master/job FuzzRecord":      "records of jobs",
+	"master/drain FuzzWork":      "what a job that empties a server is to do",
 	"master/event FuzzReserved":  "the record of the last event's number",
 	"master/pki FuzzLoad":        "ca.pem of the master",
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"verdecmd/master/cluster"
+	"verdecmd/master/drain"
 	"verdecmd/master/host"
 	"verdecmd/master/job"
 	"verdecmd/master/placement"
@@ -58,7 +59,19 @@ func (b backend) Servers() ([]monitor.Server, uint64) {
 func (b backend) Server(id uint64) (monitor.Server, uint64, bool) {
 	seq := b.m.events.Seq()
 	s, ok := b.m.host.Server(id)
+	if j, under := drain.Job(b.m.jobs, id); under {
+		s.Job, s.Waits = j.ID, j.Message
+	}
 	return s, seq, ok
+}
+
+func (b backend) Drain(ctx context.Context, id uint64, method string, limit time.Duration) (monitor.Job, bool, error) {
+	by := "the master"
+	if c, ok := monitor.CallerOf(ctx); ok {
+		by = c.Name
+	}
+	j, joined, err := b.m.drain.Drain(ctx, id, drain.Method(method), limit, by)
+	return j, joined, refusal(err)
 }
 
 func (b backend) SetServer(ctx context.Context, id uint64, state, reason string) (monitor.Server, bool, int, error) {

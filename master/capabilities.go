@@ -1,6 +1,7 @@
 package master
 
 import (
+	"verdecmd/master/drain"
 	"verdecmd/master/host"
 	"verdecmd/master/hub"
 	"verdecmd/master/link"
@@ -18,6 +19,7 @@ func (m *Master) join() {
 		Event: m.event, Log: part(cfg.Log, "session"), ShutdownWait: cfg.ShutdownWait, LogoffWait: cfg.LogoffWait})
 	m.host = host.New(host.Config{State: m.with, Store: cfg.Store, Epoch: cfg.Epoch, Event: m.event, Cancelled: m.session.Cancelled,
 		Cut: func(uuid string) { m.link.Cut(uuid) }, Dir: cfg.PKI, Log: part(cfg.Log, "host")})
+	m.drain = drain.New(drain.Config{State: m.with, Servers: m.host, Sessions: m.session, Jobs: m.jobs, Log: part(cfg.Log, "drain")})
 	m.hub = hub.New(hub.Config{State: m.with, Host: m.host, Session: m.session, Event: m.event, Log: cfg.Log})
 	links.Hub, links.Revoked = m.hub, m.host.Revoked
 	m.link = link.New(links)

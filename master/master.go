@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 
 	"verdecmd/master/cluster"
+	"verdecmd/master/drain"
 	"verdecmd/master/event"
 	"verdecmd/master/host"
 	"verdecmd/master/hub"
@@ -79,6 +80,7 @@ type Master struct {
 	jobs    *job.Manager
 	session *session.Manager
 	host    *host.Manager
+	drain   *drain.Manager
 	link    *link.Server
 	hub     *hub.Hub
 	commits *counted
@@ -119,6 +121,7 @@ func New(ctx context.Context, cfg Config) (*Master, error) {
 	m.pace.wish, m.pace.rules = cfg.Limits, link.NewPacing(cfg.Limits.Interval, cfg.LeaseSelf)
 	m.join()
 	m.session.RegisterJobs()
+	m.drain.RegisterJobs()
 	m.jobs.Register(backupAction, func(r job.Record) job.Func { return m.copyTo(r.Object, true) })
 
 	last, err := m.host.Restore(ctx, now, m.cluster)
@@ -147,6 +150,7 @@ func (m *Master) Run(ctx context.Context) error {
 	g.Go(func() error { return m.events.Run(ctx) })
 	g.Go(func() error { return m.jobs.Run(ctx) })
 	g.Go(func() error { return m.session.Run(ctx) })
+	g.Go(func() error { return m.drain.Run(ctx) })
 	g.Go(func() error { return m.keepPace(ctx) })
 	if m.cfg.Copies.Dir != "" {
 		g.Go(func() error { return m.cfg.Copies.Run(ctx) })

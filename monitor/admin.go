@@ -19,6 +19,7 @@ import (
 type Backend interface {
 	General
 	ServerAdmin
+	DrainAdmin
 	SessionAdmin
 	ReservationAdmin
 	JobAdmin
@@ -100,6 +101,9 @@ type Server struct {
 	HomeFree    uint64
 	Accelerator string
 	Problems    []string
+
+	Job   uint64 // that empties it; 0: none. Filled in by Server only, as Waits
+	Waits string // what that job waits for, in words
 }
 
 // ServerAdmin is what the server commands need.
@@ -206,7 +210,7 @@ type ReservationAdmin interface {
 // reply, told to everybody who waits for it.
 type Job struct {
 	ID      uint64
-	Action  string // shutdownuser, logoffuser, abortuser
+	Action  string // shutdownuser, logoffuser, abortuser, drainserver
 	Object  string // the user or server
 	State   string // waiting, running, done, failed, cancelled
 	Percent int

@@ -41,16 +41,17 @@ func clusterCommands(b Backend) []Entry {
 		Args:    []Arg{server, {Name: "reason", Kind: Option, Type: TypeText, Hint: "TEXT", Optional: true, Help: "a note for the other administrators"}},
 		Summary: "take a server out of service for new logins",
 		About: []string{"Takes a server out of service: nobody can log in to it any more. Running sessions go on.",
-			"Pending reservations for it are cancelled and the clients are sent to another server."},
+			"Pending reservations for it are cancelled and the clients are sent to another server.",
+			"It also ends draining; who is being logged off goes on ending."},
 		Example: `offlineserver 2 reason="memory exchange"`,
-		See:     []string{"onlineserver", "servers"},
+		See:     []string{"onlineserver", "drainserver", "servers"},
 		Run:     func(ctx context.Context, c *Call) (Reply, error) { return setServer(ctx, c, b, Offline) },
 	}, {
 		Name: "onlineserver", Group: servers, Level: Operator, Args: []Arg{server},
 		Summary: "put a server into service again",
-		About:   []string{"New logins may go to the server again. It also ends draining."},
+		About:   []string{"New logins may go to the server again. It also ends draining; who is being logged off", "goes on ending."},
 		Example: "onlineserver 2",
-		See:     []string{"offlineserver", "servers"},
+		See:     []string{"offlineserver", "drainserver", "servers"},
 		Run:     func(ctx context.Context, c *Call) (Reply, error) { return setServer(ctx, c, b, Online) },
 	}, {
 		Name: "fenceserver", Group: servers, Level: Admin, Full: true, Args: []Arg{server},
@@ -233,9 +234,12 @@ func showServer(s *Server, seq uint64) Reply {
 		}
 		return v
 	}
-	var score any
+	var score, job any
 	if s.Eligible {
 		score = s.Score
+	}
+	if s.Job != 0 {
+		job = s.Job
 	}
 	text := fmt.Sprintf("Score %d.", s.Score)
 	if !s.Eligible {
@@ -251,7 +255,7 @@ func showServer(s *Server, seq uint64) Reply {
 			{"snapfree", reported(s.SnapFree)}, {"users", s.Users}, {"reserved", s.Reserved}, {"score", score},
 			{"why", orNil(s.Why)}, {"snapkind", orNil(s.SnapKind)}, {"homefree", reported(s.HomeFree)},
 			{"accelerator", orNil(s.Accelerator)}, {"sessions", orNil(strings.Join(s.Sessions, ","))},
-			{"problems", orNil(strings.Join(s.Problems, "; "))},
+			{"problems", orNil(strings.Join(s.Problems, "; "))}, {"job", job}, {"waits", orNil(s.Waits)},
 		},
 		Pairs: []Pair{{"seq", seq}}, Text: text,
 		Prose: func(h Human) []string { return serverProse(s, h) },
@@ -277,7 +281,11 @@ func serverProse(s *Server, h Human) []string {
 	if len(s.Sessions) > 0 {
 		who = " (" + strings.Join(s.Sessions, ", ") + ")"
 	}
-	notes := []note{{"State", state}, {"Reason", s.Reason}, {"Last seen", h.Ago(s.Age)}}
+	notes := []note{{"State", state}, {"Reason", s.Reason}}
+	if s.Job != 0 {
+		notes = append(notes, note{"Emptied", fmt.Sprintf(`by job %d: %s; "canceljob %d" stops it`, s.Job, cmp.Or(s.Waits, "it has just begun"), s.Job)})
+	}
+	notes = append(notes, note{"Last seen", h.Ago(s.Age)})
 	if s.Age >= 0 {
 		snap := ""
 		if s.SnapDir != "" {

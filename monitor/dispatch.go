@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"time"
 )
 
@@ -285,10 +286,14 @@ func progressText(j Job) string {
 	if msg == "" {
 		msg = "Working"
 	}
-	if j.Limit > 0 {
-		return fmt.Sprintf("%s, %d of %d s.", msg, int(j.Elapsed.Seconds()), int(j.Limit.Seconds()))
+	sep := ", "
+	if strings.Contains(msg, ", ") { // a list, which the time is not a part of
+		sep = "; "
 	}
-	return fmt.Sprintf("%s, %d s.", msg, int(j.Elapsed.Seconds()))
+	if j.Limit > 0 {
+		return fmt.Sprintf("%s%s%d of %d s.", msg, sep, int(j.Elapsed.Seconds()), int(j.Limit.Seconds()))
+	}
+	return fmt.Sprintf("%s%s%d s.", msg, sep, int(j.Elapsed.Seconds()))
 }
 
 // withJob is the final reply of a job; joined where another command had

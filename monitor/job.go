@@ -143,6 +143,8 @@ func helpJob(j Job) string {
 		return fmt.Sprintf(`"logoffuser %s" ends it by force after a time, "abortuser %s" at once; "canceljob %d" only stops to wait`, j.Object, j.Object, j.ID)
 	case "logoffuser":
 		return fmt.Sprintf(`"abortuser %s" ends it at once`, j.Object)
+	case "drainserver":
+		return fmt.Sprintf(`"canceljob %d" stops it and leaves the server offline, "onlineserver %s" lets logins in again; "users server=%s" shows who is there`, j.ID, j.Object, j.Object)
 	case "abortuser":
 		return fmt.Sprintf(`"user %s" shows the session and its server`, j.Object)
 	}

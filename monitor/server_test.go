@@ -95,7 +95,7 @@ var everyCommand = []string{
 	"abortuser alice force", "jobs", "jobs all", "job 19", "job 999", "waitjob 19", "waitjob 999", "canceljob 19", "canceljob 999",
 	"forgetserver 1", "forgetserver 3", "forgetserver 3", "settings", "setting VERDECMD_LOGOFF_WAIT", "setting VERDECMD_LOGOFF_WAIT 5", "setting NOTHING",
 	"setting VERDECMD_LOGOFF_WAIT \"\"", "metrics", "backup /x/y", "backup /x/z nowait", "loglevel", "loglevel debug", "loglevel loud",
-	"drainserver 1", "images", "nonsense", "srevers", "@x", "{}", "*3", "shutdownuser bob timeout=0", "shutdownuser bob timeout=1 timeout=2", "users",
+	"drainserver 1", "drainserver 1", "drainserver 2 method=live", "drainserver 2 nowait", "images", "nonsense", "srevers", "@x", "{}", "*3", "shutdownuser bob timeout=0", "shutdownuser bob timeout=1 timeout=2", "users",
 }
 
 // PROTOCOL 17, 3: all commands in tsv, json and text through one strict parser.
@@ -156,7 +156,7 @@ func TestBadLines(t *testing.T) {
 		{"reserved brace", "{servers}", "500"},
 		{"reserved star", "*1", "500"},
 		{"abbreviated", "serv", "500"},
-		{"not built", "drainserver 1", "502"},
+		{"not built", "migrate alice", "502"},
 		{"missing", "server", "501"},
 		{"surplus", "server 1 2", "501"},
 		{"unknown option", "servers x=1", "501"},

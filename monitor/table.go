@@ -273,7 +273,7 @@ var groups = []string{general, servers, sessions, jobs, working}
 // notBuilt are the commands that the protocol knows and this build has not.
 // They answer 502 and are left out of help.
 var notBuilt = []string{
-	"drainserver", "migrate",
+	"migrate",
 	"images", "image", "versions", "replicas", "replica", "createreplica", "startreplica", "stopreplica", "deletereplica",
 	"publish", "rollback", "deleteversion", "desktops", "desktop", "deploy", "undeploy",
 	"templates", "template", "addtemplate", "deletetemplate", "templatemethod", "synctemplates",
@@ -299,7 +299,7 @@ type Table struct {
 func NewTable(b Backend) *Table {
 	t := &Table{backend: b, byName: map[string]*Entry{}, missing: map[string]bool{}}
 	for _, part := range [][]Entry{
-		builtinCommands(t, b), clusterCommands(b), sessionCommands(b), jobCommands(b), operationCommands(t, b),
+		builtinCommands(t, b), clusterCommands(b), drainCommands(b), sessionCommands(b), jobCommands(b), operationCommands(t, b),
 	} {
 		for i := range part {
 			t.commands = append(t.commands, &part[i])

@@ -306,6 +306,15 @@ func (c *Cluster) SessionsOn(id uint64) []*Session {
 	return nil
 }
 
+// Unowned are the users whose desktops run on a server and are not its own by
+// our books, by session: they are adopted or ended.
+func (c *Cluster) Unowned(id uint64) (users []string) {
+	for _, x := range c.strangersOn(id) {
+		users = append(users, x.User)
+	}
+	return users
+}
+
 // Session returns the session of a user, or nil.
 func (c *Cluster) Session(user string) *Session { return c.sessions[user] }
 

@@ -210,6 +210,24 @@ func (m *Manager) Ensure(ctx context.Context, uuid, name, journal string) error 
 // SetState puts a server online or offline for new logins, durably. changed is
 // false where it was so; left is how many servers are online afterwards.
 func (m *Manager) SetState(ctx context.Context, id uint64, state cluster.State, reason string) (changed bool, left int, err error) {
+	return m.setState(ctx, id, func(r *cluster.ServerRecord) {
+		if r.State != state || reason != "" {
+			r.State, r.Reason = state, reason
+		}
+	})
+}
+
+// Drained puts a server offline, durably, if it is draining.
+func (m *Manager) Drained(ctx context.Context, id uint64) error {
+	_, _, err := m.setState(ctx, id, func(r *cluster.ServerRecord) {
+		if r.State == cluster.Draining {
+			r.State = cluster.Offline
+		}
+	})
+	return err
+}
+
+func (m *Manager) setState(ctx context.Context, id uint64, set func(*cluster.ServerRecord)) (changed bool, left int, err error) {
 	m.cfg.Turn.Lock()
 	defer m.cfg.Turn.Unlock()
 	var r cluster.ServerRecord
@@ -222,9 +240,10 @@ func (m *Manager) SetState(ctx context.Context, id uint64, state cluster.State, 
 	if !known {
 		return false, 0, unknown(id)
 	}
-	changed = r.State != state || (reason != "" && r.Reason != reason)
+	before := r
+	set(&r)
+	changed = r.State != before.State || r.Reason != before.Reason
 	if changed {
-		r.State, r.Reason = state, reason
 		if err := m.save(ctx, r); err != nil {
 			return false, 0, fmt.Errorf("server %d: %w", id, err)
 		}
@@ -242,8 +261,8 @@ func (m *Manager) SetState(ctx context.Context, id uint64, state cluster.State, 
 	})
 	m.cfg.Cancelled(cancelled)
 	if changed {
-		m.cfg.Log.Info().Uint64("server", id).Str("state", string(state)).Str("reason", reason).Msg("server's state changed")
-		m.cfg.Event("server."+string(state), fmt.Sprintf("Server %d (%s) is %s.", r.ID, r.Name, state), pairs(r)...)
+		m.cfg.Log.Info().Uint64("server", id).Str("state", string(r.State)).Str("reason", r.Reason).Msg("server's state changed")
+		m.cfg.Event("server."+string(r.State), fmt.Sprintf("Server %d (%s) is %s.", r.ID, r.Name, r.State), pairs(r)...)
 	}
 	return changed, left, nil
 }

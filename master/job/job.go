@@ -39,8 +39,9 @@ var (
 
 // BusyError refuses a start: another job works on the object.
 type BusyError struct {
-	Job    uint64
-	Object string
+	Job     uint64
+	Object  string
+	Variant string // of that job
 }
 
 func (e *BusyError) Error() string { return fmt.Sprintf("job %d works on %s", e.Job, e.Object) }
@@ -154,8 +155,9 @@ func (m *Manager) Start(ctx context.Context, spec Spec, run Func) (j monitor.Job
 	}
 	join, busy := under(m.records(), spec)
 	if busy != 0 {
+		err := &BusyError{busy, spec.Object, m.jobs[busy].rec.Variant}
 		m.mu.Unlock()
-		return monitor.Job{}, false, &BusyError{busy, spec.Object}
+		return monitor.Job{}, false, err
 	}
 	if join != 0 {
 		e := m.jobs[join]
@@ -171,7 +173,7 @@ func (m *Manager) Start(ctx context.Context, spec Spec, run Func) (j monitor.Job
 		return m.show(e), true, nil
 	}
 	e := m.add(Record{
-		ID: m.next, Action: spec.Action, Object: spec.Object, By: spec.By,
+		ID: m.next, Action: spec.Action, Object: spec.Object, Variant: spec.Variant, By: spec.By,
 		Started: time.Now().UTC().Round(time.Millisecond), Limit: spec.Limit, Data: spec.Data,
 	})
 	m.next++

@@ -32,6 +32,9 @@ type Spec struct {
 	Limit  time.Duration // how long it may take, kept by its Func; 0: none
 	// Data is what a resumed job needs to know beside the above; nil: nothing.
 	Data json.RawMessage
+	// Variant tells ways to do the same thing apart: a job with another one is not
+	// joined but excludes this one.
+	Variant string
 	// Exclusive are actions that must not be under way on the same object.
 	Exclusive []string
 }
@@ -41,6 +44,7 @@ type Record struct {
 	ID        uint64
 	Action    string
 	Object    string `json:",omitempty"`
+	Variant   string `json:",omitempty"`
 	By        string `json:",omitempty"`
 	Started   time.Time
 	Limit     time.Duration   `json:",omitempty"`
@@ -74,15 +78,18 @@ func failed(code int, text string) Outcome {
 }
 
 // under finds the unfinished job that spec joins, and the one that excludes
-// it. Joining goes first: the same action on the same object is one job. Both
-// are 0 where there is none.
+// it. Joining goes first: the same action on the same object is one job, if it
+// is done in the same way. Both are 0 where there is none.
 func under(jobs []*Record, spec Spec) (join, busy uint64) {
 	for _, j := range jobs {
 		if j.Outcome != nil || j.Object != spec.Object {
 			continue
 		}
 		if j.Action == spec.Action {
-			return j.ID, 0
+			if j.Variant == spec.Variant {
+				return j.ID, 0
+			}
+			return 0, j.ID
 		}
 		if slices.Contains(spec.Exclusive, j.Action) && (busy == 0 || j.ID < busy) {
 			busy = j.ID

@@ -20,7 +20,7 @@ func TestUnder(t *testing.T) {
 		{ID: 7, Action: "logoffuser", Object: "bob"},
 		{ID: 5, Action: "migrate", Object: "bob"},
 		{ID: 3, Action: "logoffuser", Object: "alice", Outcome: done},
-		{ID: 4, Action: "drain", Object: "2"},
+		{ID: 4, Action: "drain", Object: "2", Variant: "gently"},
 	}
 	tests := map[string]struct {
 		spec       Spec
@@ -34,7 +34,11 @@ func TestUnder(t *testing.T) {
 		"excluded by two: the first":    {spec: Spec{Action: "publish", Object: "bob", Exclusive: []string{"migrate", "logoffuser"}}, busy: 5},
 		"excluded on another object":    {spec: Spec{Action: "publish", Object: "1", Exclusive: []string{"drain"}}},
 		"joining goes before excluding": {spec: Spec{Action: "logoffuser", Object: "bob", Exclusive: []string{"migrate"}}, join: 7},
-		"excludes itself":               {spec: Spec{Action: "drain", Object: "2", Exclusive: []string{"drain"}}, join: 4},
+		"excludes itself":               {spec: Spec{Action: "drain", Object: "2", Variant: "gently", Exclusive: []string{"drain"}}, join: 4},
+		"in the same way":               {spec: Spec{Action: "drain", Object: "2", Variant: "gently"}, join: 4},
+		"in another way":                {spec: Spec{Action: "drain", Object: "2", Variant: "at once"}, busy: 4},
+		"in any way":                    {spec: Spec{Action: "drain", Object: "2"}, busy: 4},
+		"another object, another way":   {spec: Spec{Action: "drain", Object: "3", Variant: "at once"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

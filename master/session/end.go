@@ -82,15 +82,43 @@ func (m *Manager) End(ctx context.Context, user string, how monitor.How, limit t
 	case limit == 0:
 		limit = logoff
 	}
+	return m.start(ctx, x, how, limit, force, by)
+}
+
+// LogoffSession starts the job that logs off one session, or joins it. Without
+// such a session it does nothing.
+func (m *Manager) LogoffSession(ctx context.Context, id string, limit time.Duration, by string) error {
+	var x cluster.Session
+	known := false
+	m.cfg.State(func(c *cluster.Cluster) {
+		if s := c.SessionByID(id); s != nil {
+			x, known = *s, true
+		}
+	})
+	if !known {
+		return nil
+	}
+	_, _, err := m.start(ctx, x, monitor.Logoff, limit, false, by)
+	return err
+}
+
+// LogoffWait is how long a guest gets to shut down where nothing else is said.
+func (m *Manager) LogoffWait() time.Duration {
+	_, logoff := m.waits()
+	return logoff
+}
+
+// start starts the job that ends a session, or joins it.
+func (m *Manager) start(ctx context.Context, x cluster.Session, how monitor.How, limit time.Duration, force bool, by string) (monitor.Job, bool, error) {
 	e := ending{Session: x.ID, Server: x.Server, How: how, Force: force}
 	data, err := json.Marshal(e)
 	if err != nil {
 		return monitor.Job{}, false, err
 	}
-	spec := job.Spec{Action: string(how) + "user", Object: user, By: by, Limit: limit, Data: data}
+	spec := job.Spec{Action: string(how) + "user", Object: x.User, By: by, Limit: limit, Data: data}
 	started := time.Now()
 	return m.cfg.Jobs.Start(ctx, spec, func(ctx context.Context, p *job.Progress) job.Outcome {
-		return m.end(ctx, p, user, e, started, limit)
+		return m.end(ctx, p, x.User, e, started, limit)
 	})
 }
 
