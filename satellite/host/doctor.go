@@ -33,7 +33,7 @@ type DoctorConfig struct {
 	// Progress is told what takes long. It is called by many goroutines. May be nil.
 	Progress func(text string)
 	// Holder is the command that holds a lock when the name of the file is
-	// appended; the default is this program with its hidden role.
+	// appended; required. See Self.
 	Holder []string
 	// Now is the clock; the default is the computer's.
 	Now func() time.Time
@@ -64,13 +64,10 @@ func (c *DoctorConfig) mountinfo() string {
 	return "/proc/self/mountinfo"
 }
 
-func (c *DoctorConfig) holder() []string {
-	if c.Holder != nil {
-		return c.Holder
-	}
-	// Also where the file has been replaced by a newer one meanwhile.
-	return []string{"/proc/self/exe", lockRole}
-}
+// Self is this program in its hidden role as the holder of a lock, for Holder.
+// It is for programs that have this role: any other one would do again what it
+// does. The path is good also where the file has been replaced by a newer one.
+func Self() []string { return []string{"/proc/self/exe", lockRole} }
 
 func (c *DoctorConfig) accounts() accountsDB {
 	return account.New(c.Settings.String(settings.PasswdFile))
@@ -94,8 +91,8 @@ func Doctor(ctx context.Context, c DoctorConfig) (Result, error) {
 // that which the master keeps of this host is from kept; handed is told from
 // when it is then. handed may be nil.
 func examine(ctx context.Context, c DoctorConfig, by *measurer, wanted func(r Result, kept time.Time) bool, handed func(Result, time.Time)) (Result, error) {
-	if c.Settings == nil || c.Version == "" {
-		return Result{}, errors.New("the checks of a host need settings and version")
+	if c.Settings == nil || c.Version == "" || len(c.Holder) == 0 {
+		return Result{}, errors.New("the checks of a host need settings, version and the holder of a lock")
 	}
 	by.begin(c.Progress)
 	d := &doctor{cfg: c, measurer: by}

@@ -65,7 +65,7 @@ Exit code 0: all pass, warnings included; 1: one fails.`,
 			if err != nil {
 				return err
 			}
-			cfg := DoctorConfig{Settings: v, Version: version, Probe: probe(v), NoMaster: noMaster, HandIn: true, Progress: progress(cmd.ErrOrStderr())}
+			cfg := DoctorConfig{Settings: v, Version: version, Probe: probe(v), NoMaster: noMaster, HandIn: true, Holder: Self(), Progress: progress(cmd.ErrOrStderr())}
 			if cfg.Credentials, err = credentials(v); err != nil {
 				return err
 			}

@@ -108,7 +108,7 @@ func (d *doctor) homes(ctx context.Context) {
 			return
 		}
 	}
-	t, ok := within(ctx, d.measurer, checkLocks, askFor, func(ctx context.Context) (tried, error) { return tryLocks(ctx, d.cfg.holder(), root, homes) })
+	t, ok := within(ctx, d.measurer, checkLocks, askFor, func(ctx context.Context) (tried, error) { return tryLocks(ctx, d.cfg.Holder, root, homes) })
 	if ok {
 		d.held, m.Locks = t.held, &t.locks
 	}
