@@ -38,6 +38,7 @@ var fuzzed = map[string]string{
 	"master/store FuzzVerify":    "pages of the database",
 	"master/session FuzzRestore": "records of sessions",
 	"master/host FuzzRestore":    "records of servers",
+	"master/host FuzzChecks":     "records of the checks of hosts",
 	"master/job FuzzRecord":      "records of jobs",
 	"master/drain FuzzWork":      "what a job that empties a server is to do",
 	"master/event FuzzReserved":  "the record of the last event's number",

@@ -62,8 +62,12 @@ func (b backend) Server(id uint64) (monitor.Server, uint64, bool) {
 	if j, under := drain.Job(b.m.jobs, id); under {
 		s.Job, s.Waits = j.ID, j.Message
 	}
+	s.Checks, _ = b.m.checks.Of(id)
+	s.Checks.Rows = nil
 	return s, seq, ok
 }
+
+func (b backend) Checks(id uint64) (monitor.Checks, bool) { return b.m.checks.Of(id) }
 
 func (b backend) Drain(ctx context.Context, id uint64, method string, limit time.Duration) (monitor.Job, bool, error) {
 	by := "the master"
@@ -99,6 +103,7 @@ func (b backend) Forget(ctx context.Context, id uint64) error {
 		return refusal(err)
 	}
 	b.m.hub.Forget(id)
+	b.m.checks.Forget(id)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"verdecmd/master/hub"
 	"verdecmd/master/link"
 	"verdecmd/master/session"
+	"verdecmd/settings"
 )
 
 // join makes the capabilities, and joins the links to them. The order matters:
@@ -20,6 +21,12 @@ func (m *Master) join() {
 	m.host = host.New(host.Config{State: m.with, Store: cfg.Store, Epoch: cfg.Epoch, Event: m.event, Cancelled: m.session.Cancelled,
 		Cut: func(uuid string) { m.link.Cut(uuid) }, Dir: cfg.PKI, Log: part(cfg.Log, "host")})
 	m.drain = drain.New(drain.Config{State: m.with, Servers: m.host, Sessions: m.session, Jobs: m.jobs, Log: part(cfg.Log, "drain")})
+	same := map[string]string{}
+	if cfg.Settings != nil {
+		same = settings.Same(cfg.Settings)
+	}
+	m.checks = host.NewChecks(host.ChecksConfig{State: m.with, Store: cfg.Store, Epoch: cfg.Epoch, Version: cfg.Version, Settings: same,
+		Event: m.event, Log: part(cfg.Log, "host")})
 	m.hub = hub.New(hub.Config{State: m.with, Host: m.host, Session: m.session, Event: m.event, Log: cfg.Log})
 	links.Hub, links.Revoked = m.hub, m.host.Revoked
 	m.link = link.New(links)

@@ -81,6 +81,7 @@ type Master struct {
 	session *session.Manager
 	host    *host.Manager
 	drain   *drain.Manager
+	checks  *host.Checks
 	link    *link.Server
 	hub     *hub.Hub
 	commits *counted
@@ -128,6 +129,9 @@ func New(ctx context.Context, cfg Config) (*Master, error) {
 	if err != nil {
 		return nil, fmt.Errorf("master: reading servers: %w", err)
 	}
+	if err := m.checks.Restore(ctx, m.cluster); err != nil {
+		return nil, fmt.Errorf("master: reading the checks of hosts: %w", err)
+	}
 	if err := m.session.Restore(ctx, now, m.cluster, last); err != nil {
 		return nil, fmt.Errorf("master: reading sessions: %w", err)
 	}
@@ -141,6 +145,7 @@ func (m *Master) Run(ctx context.Context) error {
 	admin.Table, admin.Tuner = monitor.NewTable(backend{m}), &m.tuner
 	server := grpc.NewServer(append(m.cfg.GRPC[:len(m.cfg.GRPC):len(m.cfg.GRPC)], grpc.WaitForHandlers(true))...)
 	pb.RegisterLinkServer(server, m.link)
+	pb.RegisterHostServer(server, m.checks.Service())
 	m.event("master.started", fmt.Sprintf("The cluster master has started (epoch %d).", m.cfg.Epoch), monitor.Pair{Key: "epoch", Value: uint64(m.cfg.Epoch)})
 
 	g, ctx := errgroup.WithContext(ctx)

@@ -25,6 +25,7 @@ type Backend interface {
 	JobAdmin
 	EventSource
 	Operation
+	CheckAdmin
 }
 
 // General tells about the master itself.
@@ -104,6 +105,7 @@ type Server struct {
 
 	Job   uint64 // that empties it; 0: none. Filled in by Server only, as Waits
 	Waits string // what that job waits for, in words
+	Checks      Checks // Rows are left out; zero: never checked
 }
 
 // ServerAdmin is what the server commands need.

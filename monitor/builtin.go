@@ -288,7 +288,7 @@ func newSubscription(c *Call, b Backend) (*subscription, error) {
 func eventTypes(string) []Choice {
 	var out []Choice
 	for _, kind := range []string{
-		"server.* up down online offline draining registered replaced forgotten",
+		"server.* up down online offline draining registered replaced forgotten unfit fit",
 		"session.* starting started stopping ended failed migrated",
 		"reservation.* made used expired cancelled", "image.* published rolledback",
 		"replica.* ready started stopped failed", "template.* synced failed", "roam.* up down",

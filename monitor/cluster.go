@@ -256,6 +256,7 @@ func showServer(s *Server, seq uint64) Reply {
 			{"why", orNil(s.Why)}, {"snapkind", orNil(s.SnapKind)}, {"homefree", reported(s.HomeFree)},
 			{"accelerator", orNil(s.Accelerator)}, {"sessions", orNil(strings.Join(s.Sessions, ","))},
 			{"problems", orNil(strings.Join(s.Problems, "; "))}, {"job", job}, {"waits", orNil(s.Waits)},
+			{"checks", orNil(s.Checks.summary())}, {"checked", s.Checks.at()},
 		},
 		Pairs: []Pair{{"seq", seq}}, Text: text,
 		Prose: func(h Human) []string { return serverProse(s, h) },
@@ -301,6 +302,9 @@ func serverProse(s *Server, h Human) []string {
 		software += ", " + s.Arch
 	}
 	notes = append(notes, note{"Sessions", fmt.Sprintf("%d%s, %d reserved", s.Users, who, s.Reserved)}, note{"Software", software})
+	if !s.Checks.At.IsZero() {
+		notes = append(notes, note{"Checks", fmt.Sprintf("%s (%s)", s.Checks.summary(), h.Ago(s.Checks.Age))})
+	}
 	for _, p := range s.Problems {
 		notes = append(notes, note{"Problem", p})
 	}

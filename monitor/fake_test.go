@@ -143,6 +143,17 @@ func (f *fakeMaster) Server(id uint64) (Server, uint64, bool) {
 	return Server{}, 0, false
 }
 
+func (f *fakeMaster) Checks(id uint64) (Checks, bool) {
+	_, _, ok := f.Server(id)
+	if id != 2 {
+		return Checks{}, ok
+	}
+	return Checks{Pass: 1, Fail: 1, At: fakeStart, Age: 3 * time.Minute, Version: "1.0.0", Rows: []Check{
+		{Name: "bridges", Level: CheckFail, Measured: "bridges: none", Wanted: "the bridge br0", Fix: "make\tit", Hard: true},
+		{Name: "clock", Level: CheckPass, Measured: "+0.001 s", Wanted: "within 1s"},
+	}}, ok
+}
+
 func (f *fakeMaster) SetServer(_ context.Context, id uint64, state, reason string) (Server, bool, int, error) {
 	s, _, _ := f.Server(id)
 	f.mu.Lock()

@@ -95,6 +95,7 @@ var everyCommand = []string{
 	"abortuser alice force", "jobs", "jobs all", "job 19", "job 999", "waitjob 19", "waitjob 999", "canceljob 19", "canceljob 999",
 	"forgetserver 1", "forgetserver 3", "forgetserver 3", "settings", "setting VERDECMD_LOGOFF_WAIT", "setting VERDECMD_LOGOFF_WAIT 5", "setting NOTHING",
 	"setting VERDECMD_LOGOFF_WAIT \"\"", "metrics", "backup /x/y", "backup /x/z nowait", "loglevel", "loglevel debug", "loglevel loud",
+	"checks 1", "checks 2", "checks 9",
 	"drainserver 1", "drainserver 1", "drainserver 2 method=live", "drainserver 2 nowait", "images", "nonsense", "srevers", "@x", "{}", "*3", "shutdownuser bob timeout=0", "shutdownuser bob timeout=1 timeout=2", "users",
 }
 

@@ -77,6 +77,7 @@ type Server struct {
 	Version    string
 	Mismatch   string    // not empty: its software does not fit ours, in words
 	Suspect    string    // not empty: what it reports cannot be, in words; it gets no sessions
+	Hard       []string  // checks of the host that keep desktops away, in words; see Checked
 	Twin       time.Time // when another machine with its identity came last; zero: none, or long ago
 	Facts      Facts
 	Load       Load // of what was Suspect: 0

@@ -277,6 +277,8 @@ func (h *history) actions() map[string]func() {
 		"offline":     func() { h.setState(h.sat().id, Offline) },
 		"online":      func() { h.setState(h.sat().id, Online) },
 		"online all":  func() { h.onlineAll() },
+		"unfit":       func() { id := h.sat().id; h.c.Checked(id, uuid(id), []string{"a check fails"}) },
+		"fit":         func() { id := h.sat().id; h.c.Checked(id, uuid(id), nil) },
 		"a moment":    func() { h.wait(span(h.t, 2*interval)) },
 		"a long time": func() { h.wait(span(h.t, 2*replace)) },
 		"cancel":      func() { h.c.CancelReservation("all") },
@@ -519,6 +521,7 @@ func (h *history) setState(id uint64, state State) {
 func (h *history) onlineAll() {
 	for _, s := range h.sats {
 		h.setState(s.id, Online)
+		h.c.Checked(s.id, uuid(s.id), nil)
 	}
 }
 

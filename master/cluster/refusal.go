@@ -170,6 +170,8 @@ func (c *Cluster) unfit(s *Server) string {
 		return s.Suspect + "; look at the log of that satellite and start it again"
 	case len(s.Facts.Problems) > 0:
 		return s.Facts.Problems[0]
+	case len(s.Hard) > 0:
+		return fmt.Sprintf("%s; \"checks %d\" shows all checks, and \"verdecmd doctor\" on that host makes them anew", s.Hard[0], s.ID)
 	case !s.Twin.IsZero():
 		return "another machine with its identity tries to connect: two machines have copies of one certificate; stop one of them and enrol it anew"
 	}

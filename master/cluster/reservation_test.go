@@ -58,6 +58,8 @@ func TestRefer(t *testing.T) {
 			h.Facts.Problems = []string{"no qemu"}
 			w.hello(h)
 		}, want: want{server: 2, res: "r2", made: true, cancelled: "r1"}},
+		"a new one when its server's host fails a check": {servers: 2, before: func(w *world) { w.refer("alice"); w.c.Checked(1, uuid(1), []string{"no bridge"}) },
+			want: want{server: 2, res: "r2", made: true, cancelled: "r1"}},
 		"an old one is cancelled also when nobody takes the session": {servers: 1, before: func(w *world) { w.refer("alice"); w.wait(4 * interval) },
 			want: want{cancelled: "r1"}, err: &RefusedError{}},
 		"not while the claim on a lost server is being undone": {servers: 2, before: func(w *world) { w.refer("alice"); w.begin("alice", 1); w.detach(1) }, err: ErrSettling},

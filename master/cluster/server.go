@@ -60,6 +60,9 @@ func (c *Cluster) Registered(now time.Time, r ServerRecord) {
 		delete(c.byUUID, s.UUID)
 	}
 	c.byUUID[r.UUID] = s
+	if s.UUID != r.UUID { // another machine, which has not been checked
+		s.Hard = nil
+	}
 	s.UUID, s.Name, s.State, s.Reason, s.Journal = r.UUID, r.Name, r.State, r.Reason, r.Journal
 	c.refit(s)
 }
@@ -67,6 +70,16 @@ func (c *Cluster) Registered(now time.Time, r ServerRecord) {
 // Record returns the durable part of a server.
 func (s *Server) Record() ServerRecord {
 	return ServerRecord{ID: s.ID, UUID: s.UUID, Name: s.Name, State: s.State, Reason: s.Reason, Journal: s.Journal}
+}
+
+// Checked takes over which checks of a server's host keep desktops away, in
+// words; none: it is fit. They count until they are told anew, also while its
+// link is down, but only for the machine with this identity.
+func (c *Cluster) Checked(id uint64, uuid string, hard []string) {
+	if s := c.servers[id]; s != nil && s.UUID == uuid {
+		s.Hard = hard
+		c.refit(s)
+	}
 }
 
 // StateSet takes over a server's new state after it was made durable. The

@@ -79,7 +79,7 @@ func (c *Cluster) blocked(s *Server) placement.Reason {
 		return placement.Offline
 	case s.Attachment == 0:
 		return placement.Down
-	case s.Mismatch != "" || s.Suspect != "" || len(s.Facts.Problems) > 0 || !s.Twin.IsZero():
+	case s.Mismatch != "" || s.Suspect != "" || len(s.Facts.Problems) > 0 || len(s.Hard) > 0 || !s.Twin.IsZero():
 		return placement.Unfit
 	case s.Facts.MaxSessions > 0 && s.usage.held >= s.Facts.MaxSessions:
 		return placement.Full

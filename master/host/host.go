@@ -298,7 +298,7 @@ func (m *Manager) Forget(ctx context.Context, id uint64) error {
 	out := revocation(m.cfg.Now(), r, m.proof(id), Forgotten)
 	gone, err := out.change()
 	if err == nil {
-		err = m.cfg.Store.Commit(context.WithoutCancel(ctx), m.cfg.Epoch, nil, []store.Change{{Key: serverKey(id)}, gone})
+		err = m.cfg.Store.Commit(context.WithoutCancel(ctx), m.cfg.Epoch, nil, []store.Change{{Key: serverKey(id)}, {Key: checksKey(id)}, gone})
 	}
 	if err != nil {
 		m.cfg.State(func(c *cluster.Cluster) { c.Registered(m.cfg.Now(), r) })

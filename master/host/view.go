@@ -58,6 +58,7 @@ func row(c *cluster.Cluster, s *cluster.Server, now time.Time) monitor.Server {
 			out.Problems = append(out.Problems, p)
 		}
 	}
+	out.Problems = append(out.Problems, s.Hard...)
 	if !s.Reported.IsZero() {
 		out.Age = now.Sub(s.Reported)
 	}
