@@ -32,14 +32,12 @@ build: ## bin/verdecmd, one static program, and its other names
 	@ln -sf verdecmd bin/win4
 
 .PHONY: install
-install: build ## the program, its names and its manual, below DESTDIR
-	install -d $(DESTDIR)/usr/lib/win4linpro/bin $(DESTDIR)/usr/bin $(DESTDIR)/usr/share/man/man1 $(DESTDIR)/usr/share/man/man5 \
-		$(DESTDIR)/usr/share/man/man8 $(DESTDIR)/usr/share/bash-completion/completions
-	install -m 755 bin/verdecmd $(DESTDIR)/usr/lib/win4linpro/bin/verdecmd
-	for n in verdecmon win4; do ln -sf verdecmd $(DESTDIR)/usr/lib/win4linpro/bin/$$n; done
-	for n in verdecmd verdecmon win4; do ln -sf ../lib/win4linpro/bin/$$n $(DESTDIR)/usr/bin/$$n; done
-	for n in 1 5 8; do install -m 644 packaging/man/*.$$n $(DESTDIR)/usr/share/man/man$$n/; done
-	install -m 644 packaging/completion/* $(DESTDIR)/usr/share/bash-completion/completions/
+install: build ## the program, its names, manual and systemd units, below DESTDIR
+	@packaging/setup/install bin/verdecmd
+
+.PHONY: uninstall
+uninstall: ## take away what install has brought; settings, keys and database stay
+	@packaging/setup/install --remove
 
 .PHONY: guest
 guest: ## build/guest, the tiny guest that the demo and the tests start
@@ -56,7 +54,7 @@ test: ## everything that is checked, as continuous integration does
 	@$(TOOLS)/fuzzrun -time 10s -pick 2 -by "$$(git rev-parse HEAD 2>/dev/null || date +%j)"
 
 .PHONY: check
-check: tools ## format, vet, generated code, modules, shell scripts
+check: tools ## format, vet, generated code, modules, shell scripts, units
 	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "gofmt wants changes in: $$out"; exit 1; }
 	CGO_ENABLED=0 go vet ./...
 	CGO_ENABLED=0 go vet -tags mutants . ./proto/planted
@@ -67,6 +65,7 @@ check: tools ## format, vet, generated code, modules, shell scripts
 	@for f in build/proto/*.go; do cmp -s "$$f" "proto/$${f##*/}" || \
 		{ echo "proto/$${f##*/} is not what the .proto files say: run make proto"; exit 1; }; done
 	shellcheck $(SCRIPTS)
+	packaging/systemd/lint packaging/systemd
 
 .PHONY: proto
 proto: tools ## proto/*.pb.go from proto/*.proto

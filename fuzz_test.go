@@ -80,6 +80,7 @@ var unfuzzed = map[string]string{
 	"master/cluster":                "numbers of sessions, from hellos that master/link has bounded; histories run over it",
 	"master/sim":                    "a simulation reads what it wrote",
 	"master/fleet":                  "a simulation reads what it wrote",
+	"settings/service":              "numbers of the service manager",
 	"satellite/guard":               "the numbers of processes in /proc",
 	"packaging/tools/soak":          "reads the file that it writes",
 	"docs/clients":                  "an example",

@@ -26,6 +26,7 @@ import (
 	"verdecmd/settings"
 	"verdecmd/settings/account"
 	"verdecmd/settings/address"
+	"verdecmd/settings/service"
 )
 
 // resync is how long a new master waits for the satellites it knew.
@@ -121,7 +122,13 @@ func serve(ctx context.Context, o options, version string, newLog func(string) z
 	for _, w := range v.Warnings() {
 		log.Warn().Msg(w)
 	}
+	manager, err := service.Connect()
+	if err != nil {
+		return err
+	}
 	if o.service && !v.Bool(settings.ClusterMaster) {
+		manager.Ready() // to end before that is a failure for a service manager
+		manager.Stopping()
 		log.Info().Str("settings", v.Path()).Msg("WIN4_VERDE_CLUSTER_MASTER is not yes: this computer is not the master, nothing to do")
 		return nil
 	}
@@ -161,6 +168,9 @@ func serve(ctx context.Context, o options, version string, newLog func(string) z
 			}
 		}
 	}()
+	manager.Ready()
+	context.AfterFunc(ctx, manager.Stopping)
+	go manager.Watch(ctx, m.alive)
 	err = m.Run(ctx)
 	log.Info().Msg("cluster master ended")
 	return err

@@ -180,6 +180,9 @@ func (m *Master) with(f func(*cluster.Cluster)) {
 	f(m.cluster)
 }
 
+// alive returns at once unless the master hangs.
+func (m *Master) alive() { m.with(func(*cluster.Cluster) {}) }
+
 func (m *Master) event(typ, text string, pairs ...monitor.Pair) {
 	m.events.Publish(time.Now(), typ, text, pairs...)
 }

@@ -125,11 +125,12 @@ func bindSocket(dir string, uid, gid int) (f *os.File, name string, err error) {
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: at}); err != nil {
 		return nil, "", fmt.Errorf("bind: %w", err)
 	}
-	if err := os.Lchown(name, uid, gid); err != nil {
-		return nil, "", err
-	}
+	// The mode first, while it is our own: CAP_CHOWN is all that is needed. And
 	// os.Chmod(01770) would lose the sticky bit: Go keeps it elsewhere.
 	if err := os.Chmod(name, fs.ModeSticky|0o770); err != nil {
+		return nil, "", err
+	}
+	if err := os.Lchown(name, uid, gid); err != nil {
 		return nil, "", err
 	}
 	if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {

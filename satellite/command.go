@@ -26,6 +26,7 @@ import (
 	"verdecmd/settings"
 	"verdecmd/settings/account"
 	"verdecmd/settings/address"
+	"verdecmd/settings/service"
 )
 
 // Commands returns satellite and win4. log makes the daemon's logger for a
@@ -66,7 +67,13 @@ func serve(ctx context.Context, path, version string, newLog func(string) zerolo
 	for _, w := range v.Warnings() {
 		log.Warn().Msg(w)
 	}
-	// Desktops run as their users and must get through to their own directories.
+	manager, err := service.Connect()
+	if err != nil {
+		return err
+	}
+	// Desktops run as their users and must get through to their own directories,
+	// whatever umask a service manager has given us.
+	syscall.Umask(0o022)
 	if snap := v.String(settings.SnapDir); snap != "" {
 		if err := os.MkdirAll(snap, 0o711); err != nil {
 			log.Error().Err(err).Msg("the snap directory cannot be made (WIN4_SNAP_DIR)")
@@ -102,6 +109,9 @@ func serve(ctx context.Context, path, version string, newLog func(string) zerolo
 	}
 	log.Info().Int("pid", os.Getpid()).Str("socket", socket).Str("master", cfg.Session.Masters).Str("accelerator", cfg.Facts.Accelerator).
 		Bool("as_root", cfg.Facts.AsRoot).Str("version", version).Msg("satellite started")
+	manager.Ready()
+	context.AfterFunc(ctx, manager.Stopping)
+	go manager.Watch(ctx, s.alive)
 	err = s.Run(ctx)
 	if s.session.Leased() {
 		log.Info().Msg("satellite ended; desktops run on until their lease is over")

@@ -100,6 +100,9 @@ func (s *Satellite) Run(ctx context.Context) error {
 	return nil
 }
 
+// alive returns at once unless the satellite hangs.
+func (s *Satellite) alive() { s.session.Leased() }
+
 // Open logs in a user whose identity the caller has made sure of, as win4 does
 // on the local socket. progress is told what is being waited for.
 func (s *Satellite) Open(ctx context.Context, u desktop.User, client string, progress func(text string)) (session.Opened, error) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -21,15 +22,17 @@ const overheadMiB = 512
 const maxThreads = 512
 
 // cgroups makes one control group for each desktop where the machine offers
-// controllers (cgroup v2). They lie beside the satellite's own group, so that
-// stopping the satellite's service does not end them.
+// controllers (cgroup v2). They do not lie in the satellite's own group but
+// beside all that is systemd's: its service may be stopped and started again,
+// which a group with desktops in it would keep from starting. The name is none
+// that a unit can have, so systemd leaves it alone.
 type cgroups struct {
 	root string // where cgroup2 is mounted
 }
 
 var wantControllers = []string{"cpu", "memory", "pids"}
 
-func (c cgroups) base() string            { return filepath.Join(c.root, "verdecmd.slice") }
+func (c cgroups) base() string            { return filepath.Join(c.root, "verdecmd") }
 func (c cgroups) path(s string) string    { return filepath.Join(c.base(), s) }
 func (c cgroups) remove(s string)         { _ = os.Remove(c.path(s)) } // refused while a process is in it; swept later
 func (c cgroups) write(p, v string) error { return os.WriteFile(p, []byte(v), 0o644) }
@@ -90,6 +93,19 @@ func (c cgroups) create(s desktop.Spec) (*os.File, error) {
 		c.remove(s.Session)
 	}
 	return f, err
+}
+
+// moveTo moves a process to a group.
+func moveTo(group *os.File, pid int) error {
+	fd, err := unix.Openat(int(group.Fd()), "cgroup.procs", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("control group: %w", err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte(strconv.Itoa(pid))); err != nil {
+		return fmt.Errorf("moving process %d to its control group: %w", pid, err)
+	}
+	return nil
 }
 
 // findCgroup2 is the directory where cgroup v2 is mounted; empty: nowhere.

@@ -64,7 +64,21 @@ func (l launch) start() (proc *os.Process, pidfd *os.File, err error) {
 		if err = giveUp(); err != nil {
 			return
 		}
-		proc, err = os.StartProcess(l.path, append([]string{l.path}, l.args...), attr)
+		args := append([]string{l.path}, l.args...)
+		proc, err = os.StartProcess(l.path, args, attr)
+		if l.cgroup == nil || !errors.Is(err, unix.ENOSYS) {
+			return
+		}
+		// clone3, which starts a process in its group, does not exist where name
+		// spaces are restricted (RestrictNamespaces of a unit): it is moved then.
+		attr.Sys.UseCgroupFD = false
+		if proc, err = os.StartProcess(l.path, args, attr); err != nil {
+			return
+		}
+		if err = moveTo(l.cgroup, proc.Pid); err != nil {
+			_ = proc.Kill()
+			_, _ = proc.Wait()
+		}
 	}()
 	<-done
 	if err != nil {
