@@ -27,7 +27,11 @@ func (w *world) administer(s *step) {
 			return
 		}
 		state := map[string]cluster.State{"offline": cluster.Offline, "online": cluster.Online, "drain": cluster.Draining}[s.kind]
-		w.setState(m, id, state, s.id)
+		if s.kind == "drain" {
+			w.drain(m, c, s)
+		} else {
+			w.setState(m, id, state, s.id)
+		}
 		if state != cluster.Online { // it is put online again
 			w.queue.push(min(w.time+s.dice.between(5*time.Second, time.Minute), active), func() {
 				if m := w.master(); m != nil {
@@ -112,6 +116,11 @@ func (m *master) reservation(user string) string {
 // setState puts a server on- or offline. The reason names the operation, so
 // that a mixture of two would show (S5).
 func (w *world) setState(m *master, id uint64, state cluster.State, op int) {
+	w.change(m, id, state, op, nil)
+}
+
+// change is setState; then, if not nil, follows when it was acknowledged.
+func (w *world) change(m *master, id uint64, state cluster.State, op int, then func()) {
 	reason := fmt.Sprintf("op%d", op)
 	m.begin(func() {
 		x := w.asks(id, state, reason)
@@ -120,6 +129,9 @@ func (w *world) setState(m *master, id uint64, state cluster.State, op int) {
 		w.refusal(err)
 		if err == nil {
 			w.acknowledged(m, x, changed)
+			if then != nil {
+				then()
+			}
 		}
 	})
 }

@@ -267,6 +267,15 @@ func (w *world) asks(id uint64, state cluster.State, reason string) wanted {
 	return x
 }
 
+// withdrawn notes that what was asked for was not done, and that nobody will.
+func (w *world) withdrawn(id uint64, x wanted) {
+	if s := w.states[id]; s != nil && len(s.of) > 1 {
+		if i := slices.Index(s.of[1:], x); i >= 0 {
+			s.of = slices.Delete(s.of, i+1, i+2)
+		}
+	}
+}
+
 // acknowledged notes that it was answered. Changes of one master are made one
 // after the other, so that what was asked before is over.
 func (w *world) acknowledged(m *master, x wanted, changed bool) {

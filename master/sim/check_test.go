@@ -144,6 +144,10 @@ func TestCheckers(t *testing.T) {
 			delete(w.grants, x.session)
 			w.granted(m, x.c, &grant{user: x.user, c: x.c, reservation: "r1"}, &pb.ClaimReply{Session: x.session})
 		}},
+		"S6: a server that is empty and where a desktop runs": {"S6", func(t *testing.T, w *world) {
+			x := w.comes(t, 3)
+			w.emptied(x.c.server(w.master()))
+		}},
 		"S7: an end that nobody has ordered": {"S7", func(t *testing.T, w *world) {
 			x := w.comes(t, 3)
 			x.c.program.Kill(x.session)
