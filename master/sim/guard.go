@@ -65,6 +65,12 @@ func (c *computer) guarded() bool {
 	return slices.ContainsFunc(c.guardians(), func(g *guardian) bool { return g.frozen == 0 && g.ticked > 0 })
 }
 
+// forsaken tells whether a guardian has a journal that the present program does
+// not have: nobody else ends its desktops, so its end would be a second fault.
+func (c *computer) forsaken() bool {
+	return slices.ContainsFunc(c.guardians(), func(g *guardian) bool { return g.journal != string(c.files["id"]) })
+}
+
 // works tells whether there is a program that would act.
 func (c *computer) works() bool { return c.program != nil && c.program.frozen == 0 }
 
@@ -146,7 +152,7 @@ func (g *guardian) Kill(session, uuid string, pid int) error {
 // it. The program and its guardian do not fail both: that is two faults.
 var guardFaults = map[string]fault{
 	"guardian killed": {weight: 4, do: func(w *world, _ *step, c *computer) func() {
-		if c.works() {
+		if c.works() && !c.forsaken() {
 			for _, g := range slices.Clone(c.guardians()) {
 				w.note("guardian killed", c.name, g.pid)
 				g.end()
@@ -158,7 +164,7 @@ var guardFaults = map[string]fault{
 	// reached: the program that the service manager starts again must know that
 	// its desktops have a lease.
 	"satellite and its guardian killed": {least: 40 * time.Second, most: 3 * time.Minute, weight: 6, do: func(w *world, _ *step, c *computer) func() {
-		if !c.works() || w.plan.lease && !c.guarded() {
+		if !c.works() || w.plan.lease && (!c.guarded() || c.forsaken()) {
 			return nil
 		}
 		c.cut[up]++
