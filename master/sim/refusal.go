@@ -35,6 +35,7 @@ var refusals = []refusal{
 	{text: "%s has had no link for %d s; check its host and its network"},
 	{text: `%s reported last %d s ago, more than 3 intervals of %v; "server %d" shows when it reports again`},
 	{text: "%s cannot run desktops: %s"},
+	{text: `%s; "checks %d" shows all checks, and "verdecmd doctor" on that host makes them anew`, unreachable: "simulated hosts make no checks"},
 	{text: `%s has %d of %d sessions and reservations (WIN4_VERDE_MAX_SESSIONS); "users server=%d" shows them`},
 	{text: `%s has %s of memory free, %s; "users server=%d" shows who runs there`},
 	{text: `%s has promised %s of its %s of memory, %s; "users server=%d" shows to whom`},
