@@ -48,7 +48,7 @@ func connections(files uint64) int {
 	return int(min(maxConnections, max(files-min(files, keptFiles), files/2)))
 }
 
-// Commands returns master, init, enrol and simulate. log makes the daemon's
+// Commands returns master, init, enrol, fingerprint and simulate. log makes the daemon's
 // logger for a level, satellite the program of a simulated satellite.
 func Commands(version string, log func(level string) zerolog.Logger, satellite func(simulated.Config) simulated.Satellite) []*cobra.Command {
 	var path, profile, restore string
@@ -198,6 +198,11 @@ func open(ctx context.Context, v *settings.Values, o options, version string, lo
 	}
 	closers = append(closers, lock)
 
+	if renewed, err := host.RenewOwn(settings.PKI(v), time.Now()); err != nil {
+		log.Error().Err(err).Msg("the master's own certificate cannot be made anew")
+	} else if renewed {
+		log.Info().Msg("the master's own certificate was made anew")
+	}
 	creds, err := wire.Load(settings.PKI(v), wire.Master)
 	if err != nil {
 		return cfg, nil, err

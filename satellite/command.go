@@ -29,8 +29,8 @@ import (
 	"verdecmd/settings/service"
 )
 
-// Commands returns satellite and win4. log makes the daemon's logger for a
-// level.
+// Commands returns satellite, win4, register and config. log makes the daemon's
+// logger for a level.
 func Commands(version string, log func(level string) zerolog.Logger) []*cobra.Command {
 	var path string
 	c := &cobra.Command{
@@ -39,8 +39,9 @@ func Commands(version string, log func(level string) zerolog.Logger) []*cobra.Co
 		Long: `Run the satellite: the daemon that runs users' desktops on this computer.
 
 It connects to the master at WIN4_VERDE_CMADDR with the certificate in
-WIN4_VERDE_PKI_DIR (made on the master by "verdecmd enrol NAME"), and retries
-until it gets through. Users of this computer log in with "win4". Started by
+WIN4_VERDE_PKI_DIR, and retries until it gets through; "verdecmd register" makes
+both. The certificate is renewed in time, and one that has ended while the
+computer was off is replaced. Users of this computer log in with "win4". Started by
 hand it works in the foreground and logs to standard error; SIGTERM ends it and
 leaves the desktops running: the next start finds them again. Where the cluster
 has leases (WIN4_VERDE_LOST_SESSIONS) it starts a second process, the guardian:
@@ -54,7 +55,7 @@ directory.`,
 		},
 	}
 	c.Flags().StringVar(&path, "settings", settings.DefaultPath, "the settings `file`")
-	return append([]*cobra.Command{c, win4Command(), guardianCommand(log)}, host.DoctorCommands(version, probe)...)
+	return append([]*cobra.Command{c, win4Command(), guardianCommand(log)}, host.Commands(version, probe)...)
 }
 
 // serve runs the satellite until a signal ends it.
@@ -123,7 +124,12 @@ func serve(ctx context.Context, path, version string, newLog func(string) zerolo
 
 // configure puts together what the satellite needs from settings and computer.
 func configure(ctx context.Context, v *settings.Values, dir, version string, log zerolog.Logger) (Config, error) {
-	creds, err := wire.Load(host.PKI(v), wire.Satellite)
+	keys := host.PKI(v)
+	creds, err := wire.Load(keys, wire.Satellite)
+	if err != nil {
+		return Config{}, err
+	}
+	barred, err := given(dir, creds.Identity)
 	if err != nil {
 		return Config{}, err
 	}
@@ -133,6 +139,7 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 	if err != nil {
 		return Config{}, err
 	}
+	renewer := host.NewRenewer(host.RenewerConfig{Credentials: creds, Dir: keys, Masters: masters, Log: log.With().Str("part", "host").Logger()})
 	asRoot := os.Geteuid() == 0
 	prepared := filepath.Join(dir, "prepared")
 	if err := os.MkdirAll(prepared, 0o700); err != nil {
@@ -186,7 +193,8 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 	return Config{
 		Accounts: accounts{account.New(v.String(settings.PasswdFile))},
 		Masters:  masters, Dial: wire.DialOptions(creds), Facts: info, Address: public, Peers: find.Peers, Version: version,
-		Instance: rand.Text(), Log: log, Guard: keeper.Run,
+		Instance: rand.Text(), Log: log, Guard: keeper.Run, Barred: barred, Renew: renewer.Run,
+		Revoked: func(why string) error { return giveUp(dir, creds.Identity, why, log) },
 		Left: func() {
 			if left, err := guarded(dir, journal); err == nil && len(left) == 0 {
 				keeper.Leave()
@@ -207,6 +215,25 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 			},
 		},
 	}, nil
+}
+
+// given tells whether the cluster has given up this computer, and as what users
+// are told so.
+func given(dir string, who wire.Identity) (barred, err error) {
+	s, is, err := host.IsSuperseded(dir, who)
+	if err != nil || !is {
+		return nil, err
+	}
+	return s.Barred(), nil
+}
+
+// giveUp notes that the cluster has given up this computer.
+func giveUp(dir string, who wire.Identity, why string, log zerolog.Logger) error {
+	s, err := host.Supersede(dir, who, why, time.Now())
+	if err != nil {
+		log.Error().Err(err).Msg("that the cluster has given up this computer could not be noted: it asks again after a restart")
+	}
+	return s.Barred()
 }
 
 // homeRoot is a directory on the file system where the homes are.

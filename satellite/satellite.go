@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -42,6 +43,15 @@ type Config struct {
 	// Guard keeps Session.Guard at work until its context ends; nil: there is
 	// nothing to do for it.
 	Guard func(context.Context) error
+	// Barred is why the cluster has given up this computer, as noted by an earlier
+	// start: nothing is started here then, and what runs is ended. Nil: it has not.
+	Barred error
+	// Revoked notes durably that it has, in the master's words, and returns what
+	// users are told; nil: nobody revokes this satellite.
+	Revoked func(why string) error
+	// Renew keeps the certificate from ending until its context ends, and tells
+	// revoked if the master will not; nil: nobody does.
+	Renew func(ctx context.Context, revoked func(why string)) error
 	// Left is called when everything has ended; nil: nothing is to be done then.
 	Left func()
 	// Jitter spreads new connections to the master: 0 to 1, a part of the
@@ -56,6 +66,8 @@ type Satellite struct {
 	session *session.Manager
 	link    *link.Link
 	local   *session.Local
+	gone    sync.Once // the cluster has given up this computer
+	off     func()    // ends all talk with the master; set by Run
 }
 
 // New reads the journal and joins the parts. It starts nothing.
@@ -67,21 +79,53 @@ func New(cfg Config) (*Satellite, error) {
 	if err != nil {
 		return nil, fmt.Errorf("satellite: %w", err)
 	}
-	l := link.New(link.Config{Masters: cfg.Masters, Dial: cfg.Dial, Host: m, Facts: cfg.Facts, Address: cfg.Address,
-		Version: cfg.Version, Instance: cfg.Instance, Jitter: cfg.Jitter, Log: cfg.Log.With().Str("part", "link").Logger()})
-	m.Connect(l)
-	return &Satellite{cfg: cfg, session: m, link: l, local: &session.Local{Manager: m, Accounts: cfg.Accounts}}, nil
+	s := &Satellite{cfg: cfg, session: m}
+	links := link.Config{Masters: cfg.Masters, Dial: cfg.Dial, Host: m, Facts: cfg.Facts, Address: cfg.Address,
+		Version: cfg.Version, Instance: cfg.Instance, Jitter: cfg.Jitter, Log: cfg.Log.With().Str("part", "link").Logger()}
+	if cfg.Revoked != nil {
+		links.Revoked = s.revoked
+	}
+	s.link = link.New(links)
+	m.Connect(s.link)
+	s.local = &session.Local{Manager: m, Accounts: cfg.Accounts}
+	return s, nil
+}
+
+// revoked is told by a master of the own cluster that this computer is of it no
+// more. It is on the disk before anything ends.
+func (s *Satellite) revoked(why string) {
+	s.gone.Do(func() {
+		s.bar(s.cfg.Revoked(why))
+		s.off()
+	})
+}
+
+// bar ends everything here but the answers to users.
+func (s *Satellite) bar(why error) {
+	s.cfg.Log.Error().Err(why).Msg("the cluster has given up this computer: nothing is started here, and desktops are ended")
+	s.session.Bar(why)
 }
 
 // Run works until ctx ends, lets go of the desktops, and returns when
 // everything it started has ended.
 func (s *Satellite) Run(ctx context.Context) error {
+	if s.cfg.Barred != nil {
+		s.bar(s.cfg.Barred)
+	}
 	if err := s.session.Adopt(ctx); err != nil {
 		return fmt.Errorf("satellite: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.session.Run(ctx) })
-	g.Go(func() error { return s.link.Run(ctx) })
+	on, off := context.WithCancel(ctx)
+	defer off()
+	s.off = off
+	if s.cfg.Barred == nil {
+		g.Go(func() error { return s.link.Run(on) })
+		if s.cfg.Renew != nil {
+			g.Go(func() error { return s.cfg.Renew(on, s.revoked) })
+		}
+	}
 	if s.cfg.Guard != nil {
 		g.Go(func() error { return s.cfg.Guard(ctx) })
 	}

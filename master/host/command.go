@@ -10,10 +10,10 @@ import (
 	"verdecmd/settings"
 )
 
-// Commands returns "init" and "enrol". Both work on files alone and need no
-// running master.
+// Commands returns "init", "enrol" and "fingerprint". They work on files alone
+// and need no running master.
 func Commands() []*cobra.Command {
-	return []*cobra.Command{initCommand(), enrolCommand()}
+	return []*cobra.Command{initCommand(), enrolCommand(), fingerprintCommand()}
 }
 
 func initCommand() *cobra.Command {

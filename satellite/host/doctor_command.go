@@ -2,7 +2,6 @@ package host
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -35,9 +34,9 @@ func (e *ExitError) ExitCode() int { return e.Status }
 // maxDocument is the largest file that --against reads, in bytes.
 const maxDocument = 4 << 20
 
-// DoctorCommands returns doctor, and the role in which it starts its own program
-// again. probe asks the hypervisor of this host what it can do.
-func DoctorCommands(version string, probe func(*settings.Values) func(context.Context) Probe) []*cobra.Command {
+// doctorCommands returns doctor, and the role in which it starts its own program
+// again.
+func doctorCommands(version string, probe prober) []*cobra.Command {
 	var path, against string
 	var asJSON, noMaster bool
 	c := &cobra.Command{
@@ -86,7 +85,7 @@ Exit code 0: all pass, warnings included; 1: one fails.`,
 			if asJSON {
 				err = writeJSON(cmd.OutOrStdout(), r)
 			} else {
-				err = writeText(cmd.OutOrStdout(), r, colored(cmd.OutOrStdout()))
+				err = writeText(cmd.OutOrStdout(), r, colored(cmd.OutOrStdout()), true)
 			}
 			if err == nil && r.Worst() == Fail {
 				err = &ExitError{1}
@@ -175,13 +174,16 @@ func writeJSON(w io.Writer, r Result) error {
 }
 
 // writeText writes a line for each finding, and below it what is wanted and what
-// to do where it does not pass.
-func writeText(w io.Writer, r Result, color bool) error {
+// to do where it does not pass. Without all, what passes is only counted.
+func writeText(w io.Writer, r Result, color, all bool) error {
 	var b strings.Builder
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	counts := map[Level]int{}
 	for _, f := range r.Findings {
 		counts[f.Level]++
+		if f.Level == Pass && !all {
+			continue
+		}
 		text := func(s string) string { return wire.Clean(s, maxText) }
 		if f.Level == Pass {
 			fmt.Fprintf(t, "%s\t%s\t%s (wanted: %s)\n", f.Level, f.Check, text(f.Measured), text(f.Wanted))

@@ -1,10 +1,16 @@
 // Package host is what makes a computer one of a cluster, seen from that
-// computer: whether it is fit to be one, and how it compares with the others.
+// computer: whether it is fit to be one and how it compares with the others; how
+// it is registered at the master and keeps its certificate from ending; and that
+// the cluster has given its place to another machine.
 //
 // Files named plan hold the rules and touch nothing; what they judge is measured
 // in survey.go and the files of its parts. Every measurement may meet a file
 // server or a name server that is dead, so each has its time and none is waited
-// for longer; see within.
+// for longer; see within. Nothing secret is sent before the master has proved to
+// belong to the authority whose fingerprint is in the token or was confirmed by a
+// person, and the key is made here and never leaves. Files of keys are replaced
+// as a whole: a crash leaves the old certificate with its key or the new one, and
+// a registration whose answer was lost is repeated with the same key.
 package host
 
 import "strings"

@@ -3,7 +3,6 @@ package host
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -37,19 +36,4 @@ func measureKeys(v *settings.Values) ([]Secret, error) {
 		out = append(out, s)
 	}
 	return out, nil
-}
-
-// PKI is where a satellite's credentials are. On a computer that is the master
-// too, they are where "verdecmd enrol" has put them under its host name.
-func PKI(v *settings.Values) string {
-	dir := settings.PKI(v)
-	name, err := os.Hostname()
-	if err != nil {
-		return dir
-	}
-	both := filepath.Join(dir, "satellites", name)
-	if _, err := os.Stat(filepath.Join(both, wire.IdentityFile)); err != nil {
-		return dir
-	}
-	return both
 }

@@ -74,6 +74,9 @@ type Config struct {
 	// Jitter is the part of the longest delay, 0 to 1, after which a new
 	// connection is made. The default is random.
 	Jitter func() float64
+	// Revoked is told why a master of the own cluster refuses this machine for
+	// good; the link is not tried again then. Nil: it is.
+	Revoked func(why string)
 }
 
 // Link keeps one connection to the master. Use New, then Run.
@@ -108,7 +111,8 @@ func New(cfg Config) *Link {
 	return &Link{cfg: cfg, down: time.Now(), why: "not connected yet", changed: make(chan struct{}), told: 1}
 }
 
-// Run connects, and connects again, until ctx ends.
+// Run connects, and connects again, until ctx ends or the master says that this
+// machine is of the cluster no more.
 func (l *Link) Run(ctx context.Context) error {
 	delay := firstDelay
 	for i := 0; ctx.Err() == nil; i++ {
@@ -126,6 +130,12 @@ func (l *Link) Run(ctx context.Context) error {
 		}
 		if l.fail(address + ": " + text) {
 			l.cfg.Log.Warn().Str("master", address).Str("error", text).Msg("no link to the master")
+		}
+		// Only a master that has proved to be of this cluster gets so far as to
+		// send an error of this kind.
+		if wire.KindOf(wire.FromStatus(err)) == wire.Revoked && l.cfg.Revoked != nil {
+			l.cfg.Revoked(text)
+			return nil
 		}
 		select {
 		case <-ctx.Done():

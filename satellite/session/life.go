@@ -23,15 +23,15 @@ const (
 
 // session is one session. Its goroutine alone touches what is below life.
 type session struct {
-	m         *Manager
-	spec      desktop.Spec
-	log       zerolog.Logger
-	orders    chan func(now time.Time) []desktop.Action
-	shown     atomic.Pointer[pb.Session] // what the inventory says
-	over      chan struct{}              // closed when the process is gone and everything is removed
-	how       *pb.Ended                  // set before over is closed
-	leaseOver atomic.Bool
-	process   atomic.Pointer[desktop.Desktop] // what desk will be, as soon as it exists
+	m       *Manager
+	spec    desktop.Spec
+	log     zerolog.Logger
+	orders  chan func(now time.Time) []desktop.Action
+	shown   atomic.Pointer[pb.Session]      // what the inventory says
+	over    chan struct{}                   // closed when the process is gone and everything is removed
+	how     *pb.Ended                       // set before over is closed
+	because atomic.Pointer[string]          // why this satellite ends it; nil: it does not
+	process atomic.Pointer[desktop.Desktop] // what desk will be, as soon as it exists
 
 	life    *Life
 	desk    desktop.Desktop
@@ -370,7 +370,11 @@ func (s *session) clean() {
 			last = lines[len(lines)-1]
 		}
 	}
-	how := s.life.Ended(last, s.leaseOver.Load())
+	because := ""
+	if b := s.because.Load(); b != nil {
+		because = *b
+	}
+	how := s.life.Ended(last, because)
 	err := s.spec.User.RemoveDir(s.spec.Dir)
 	if err == nil {
 		err = s.m.journal.remove(s.spec.Session)

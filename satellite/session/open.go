@@ -40,6 +40,9 @@ func (m *Manager) open(ctx context.Context, l *Login, progress func(text string)
 		}
 		unlock()
 	}()
+	if err := m.barred(); err != nil {
+		return Opened{}, err
+	}
 	w := &walk{m: m, login: l, progress: progress, began: time.Now()}
 	defer w.stop()
 	step := w.look()

@@ -99,6 +99,8 @@ type Inventory struct {
 	link    uint64 // the link on which answers count
 	epoch   uint64
 	lease   Lease
+	barred  error         // why nothing may run here any more; nil: it may
+	barFrom time.Duration // since when, by the time since the computer started
 }
 
 // recent is the newest news of one kind, each with the version that brought it.
@@ -151,12 +153,42 @@ func (v *Inventory) Accept(row *pb.Session, link uint64, booted time.Duration) e
 	if link != 0 && v.link != link && !planted.Bug("old-answer-accepted") {
 		return errOldLink
 	}
+	if v.barred != nil {
+		return v.barred
+	}
 	if over, _ := v.lease.Over(booted); over {
 		return errLeaseOver
 	}
 	v.rows[row.Id] = row
 	v.version++
 	return nil
+}
+
+// Bar lets no session begin any more, for this reason, and ends those that are
+// here: the cluster has given this computer's place away, and its users may have
+// desktops elsewhere.
+func (v *Inventory) Bar(why error, booted time.Duration) {
+	if v.barred == nil {
+		v.barred, v.barFrom = why, booted
+	}
+}
+
+// Barred is why nothing may begin here any more; nil: it may.
+func (v *Inventory) Barred() error { return v.barred }
+
+// LeaseOver is why desktops are ended when the lease is over.
+const LeaseOver = "its satellite had no lease from the master for too long"
+
+// MustEnd is why all desktops here must end; empty: they need not. kill tells
+// that there is no more time to wait for anything.
+func (v *Inventory) MustEnd(booted time.Duration) (because string, kill bool) {
+	if over, kill := v.lease.Over(booted); over {
+		return LeaseOver, kill
+	}
+	if v.barred != nil {
+		return "its server is of the cluster no more", booted-v.barFrom > leaseKill
+	}
+	return "", false
 }
 
 // Show changes what is told of a session, if it is here, with the next report.

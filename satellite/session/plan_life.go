@@ -161,15 +161,15 @@ func (l *Life) WantsLastLine() bool {
 	return l.exists && (l.machine.How() == desktop.HowFailed || l.machine.How() == desktop.HowCrashed)
 }
 
-// Ended is what is told of the session when its process is gone. leaseOver: it
-// was ended because the lease was over.
-func (l *Life) Ended(lastLine string, leaseOver bool) *pb.Ended {
+// Ended is what is told of the session when its process is gone. because is why
+// its satellite has ended it; empty: it has not.
+func (l *Life) Ended(lastLine, because string) *pb.Ended {
 	how := &pb.Ended{Id: l.entry.Spec.Session, User: l.entry.Spec.User.Name, How: string(l.machine.How()), Why: l.machine.Why()}
 	if lastLine != "" {
 		how.Why += fmt.Sprintf("; the guest's last line: %q", lastLine)
 	}
-	if leaseOver {
-		how.Why = "its satellite had no lease from the master for too long"
+	if because != "" {
+		how.Why = because
 	}
 	how.Why = wire.Clean(how.Why, maxText)
 	return how

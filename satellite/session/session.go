@@ -147,7 +147,7 @@ func (m *Manager) Adopt(ctx context.Context) error {
 	return nil
 }
 
-// Run watches over the lease until ctx ends, and then lets go of all desktops:
+// Run watches over what must end until ctx ends, and then lets go of all desktops:
 // they run on.
 func (m *Manager) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
@@ -161,28 +161,47 @@ func (m *Manager) Run(ctx context.Context) error {
 			m.wg.Wait()
 			return nil
 		case <-tick.C:
-			m.checkLease()
+			m.enforce()
 		}
 	}
 }
 
-// checkLease ends all desktops when the lease is over: the master may give
-// their users new ones soon. It does not wait, and is not content before they
-// are gone.
-func (m *Manager) checkLease() {
+// Bar lets nothing begin here any more, for this reason, and ends all desktops.
+// It may be called before Adopt.
+func (m *Manager) Bar(why error) {
 	m.mu.Lock()
-	over, kill := m.known.Lease().Over(m.cfg.BootTime())
+	defer m.mu.Unlock()
+	m.known.Bar(why, m.cfg.BootTime())
+}
+
+// barred is why nothing may begin here; nil: it may.
+func (m *Manager) barred() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.known.Barred()
+}
+
+// enforce ends all desktops when the lease is over, or when this computer is of
+// its cluster no more: the master may give their users new ones soon. It does not
+// wait, and is not content before they are gone.
+func (m *Manager) enforce() {
+	m.mu.Lock()
+	because, kill := m.known.MustEnd(m.cfg.BootTime())
 	var all []*session
 	for _, s := range m.sessions {
 		all = append(all, s)
 	}
 	m.mu.Unlock()
-	if !over {
+	if because == "" {
 		return
 	}
 	for _, s := range all {
-		if !s.leaseOver.Swap(true) {
-			m.cfg.Log.Error().Str("user", s.spec.User.Name).Str("session", s.spec.Session).Msg("no lease from the master for too long, the desktop is ended")
+		if s.because.Swap(&because) == nil {
+			text := "no lease from the master for too long, the desktop is ended"
+			if because != LeaseOver {
+				text = "this computer is of its cluster no more, the desktop is ended"
+			}
+			m.cfg.Log.Error().Str("user", s.spec.User.Name).Str("session", s.spec.Session).Msg(text)
 		}
 		select {
 		case s.orders <- func(now time.Time) []desktop.Action { return s.life.Abort(now) }:

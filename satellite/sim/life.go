@@ -94,7 +94,11 @@ func (s *satellite) put(e session.Entry) error {
 
 // clean removes a session whose process is gone.
 func (s *satellite) clean(l *life) {
-	how := l.Ended("", l.leaseOver)
+	because := ""
+	if l.leaseOver {
+		because = session.LeaseOver
+	}
+	how := l.Ended("", because)
 	_ = s.host.Remove(entries + session.EntryFile(l.id)) // else the next start of the program removes it
 	l.how = how
 	delete(s.lives, l.id)

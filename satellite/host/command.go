@@ -1,0 +1,83 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"verdecmd/settings"
+)
+
+// prober asks the hypervisor of a host with these settings what it can do.
+type prober = func(*settings.Values) func(context.Context) Probe
+
+// Commands returns register, config, doctor and what that starts. version is that
+// of the program.
+func Commands(version string, probe prober) []*cobra.Command {
+	return append([]*cobra.Command{registerCommand(version, probe), configCommand(version, probe)}, doctorCommands(version, probe)...)
+}
+
+func registerCommand(version string, probe prober) *cobra.Command {
+	var q request
+	c := &cobra.Command{
+		Use:   "register",
+		Short: "Make this computer a server of the cluster",
+		Long: `Make this computer a server of the cluster: register it at the master.
+
+At a terminal it asks for the manager's address, which is that of the master;
+shows who answers there, with the fingerprint of the cluster's authority, to be
+compared with what "verdecmd fingerprint" shows on the master; and then asks for
+the manager's password, which is not shown. Nothing secret is sent before the
+fingerprint is certain, and the key of this computer never leaves it.
+
+With a token nobody is asked: the administrator makes one on the master with
+"createtoken", hands it over in a file of mode 0600, and the fingerprint is
+inside. Neither token nor password is ever given on the command line, where
+everybody on this computer could read it.
+
+It writes the certificate into WIN4_VERDE_PKI_DIR and the master's address into
+WIN4_VERDE_CMADDR, then makes the checks of "verdecmd doctor" and says what is
+missing, or that the host is ready. Interrupted at any point, or when the answer of the master is
+lost, it is run again in the same way and goes on: one token makes one host. A
+computer that takes the place of one that has failed is registered in the same
+way, with the same name and address, after "replaceserver" on the master.`,
+		Example: `  verdecmd register
+  verdecmd register --manager 192.0.2.10 --token-file /root/token
+  ssh master verdecmon createtoken server=sat3 | sed -n 's/^token\t//p' | ssh sat3 verdecmd register --manager master --token-file -
+  verdecmd register --manager 192.0.2.10 --password-file /root/password --ca-sha256 "3f1c 82d0 ..."`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			words := args
+			cmd.Flags().Visit(func(f *pflag.Flag) { words = append(words, f.Value.String()) })
+			if err := noSecrets(words); err != nil {
+				return err
+			}
+			return cobra.NoArgs(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+			defer stop()
+			r := &registrar{request: q, talk: newTalk(cmd.InOrStdin(), cmd.OutOrStdout()), version: version, probe: probe}
+			r.alone = r.alone || r.terminal == nil
+			err := r.register(ctx)
+			if errors.Is(err, context.Canceled) {
+				return errInterrupted
+			}
+			return err
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&q.settings, "settings", settings.DefaultPath, "the settings `file`")
+	f.StringVar(&q.manager, "manager", "", "`address` of the master, with its port if that is not 8442 (default: "+settings.CMAddr+")")
+	f.StringVar(&q.name, "name", "", "`name` of this host in the cluster (default: its host name)")
+	f.StringVar(&q.address, "address", "", "`address` by which clients reach this host (default: "+settings.PubAddr+", or the host name)")
+	f.StringVar(&q.tokenFile, "token-file", "", "`file` of mode 0600 that holds a token, - for standard input")
+	f.StringVar(&q.passwordFile, "password-file", "", "`file` of mode 0600 that holds the manager's password, - for standard input")
+	f.StringVar(&q.fingerprint, "ca-sha256", "", "`fingerprint` of the cluster's authority")
+	f.BoolVar(&q.again, "again", false, "also where this computer is registered already")
+	f.BoolVar(&q.alone, "yes", false, "ask nothing: the fingerprint is in the token or --ca-sha256, the secret in a file")
+	return c
+}

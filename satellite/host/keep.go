@@ -1,0 +1,134 @@
+package host
+
+import (
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"verdecmd/proto/wire"
+	"verdecmd/settings"
+)
+
+// PKI is where the satellite's credentials are, or will be. On a computer that
+// is the master too the master's own are in WIN4_VERDE_PKI_DIR; the satellite's
+// are below it, under the host name, as "verdecmd enrol" puts them there.
+func PKI(v *settings.Values) string {
+	dir := settings.PKI(v)
+	name, err := os.Hostname()
+	if err != nil {
+		return dir
+	}
+	both := filepath.Join(dir, "satellites", name)
+	if _, err := os.Stat(filepath.Join(both, wire.IdentityFile)); err == nil {
+		return both
+	}
+	if _, err := wire.Load(dir, wire.Master); err == nil {
+		return both
+	}
+	return dir
+}
+
+// makeDir makes the directory of the keys, for its owner alone.
+func makeDir(dir string) error {
+	err := os.MkdirAll(filepath.Dir(dir), 0o755)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err == nil {
+		err = os.Chmod(dir, 0o700)
+	}
+	if err != nil {
+		return fmt.Errorf("directory of the keys: %w", err)
+	}
+	return nil
+}
+
+// put puts a file into its place as a whole: whoever looks, be it after a power
+// failure, sees the old one or the new one.
+func put(path string, data []byte, mode fs.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".new-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // nothing is there any more after the rename
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// drop removes a file that may be missing, durably.
+func drop(path string) error {
+	err := os.Remove(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// trial tells whether a certificate with its key and authorities would do, before
+// anything is replaced by them.
+func trial(dir string, rootsPEM, identityPEM []byte, want func(*wire.Credentials) error) error {
+	trial, err := os.MkdirTemp(dir, ".trial-*") // mode 0700
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(trial)
+	if err := errors.Join(os.WriteFile(filepath.Join(trial, wire.CAFile), rootsPEM, 0o600),
+		os.WriteFile(filepath.Join(trial, wire.IdentityFile), identityPEM, 0o600)); err != nil {
+		return err
+	}
+	c, err := wire.Load(trial, wire.Satellite)
+	if err != nil {
+		return err
+	}
+	return want(c)
+}
+
+// install makes a certificate the satellite's own. Where another authority is
+// trusted now than before, both are for a moment, so that at no time certificate
+// and authorities do not fit together.
+func install(dir string, rootsPEM, identityPEM []byte, want func(*wire.Credentials) error) error {
+	if err := trial(dir, rootsPEM, identityPEM, want); err != nil {
+		return err
+	}
+	ca, own := filepath.Join(dir, wire.CAFile), filepath.Join(dir, wire.IdentityFile)
+	first := rootsPEM
+	if old, err := wire.Load(dir, wire.Satellite); err == nil {
+		first = append(slices.Clone(rootsPEM), rootsOf(old)...)
+	}
+	if err := put(ca, first, 0o644); err != nil {
+		return err
+	}
+	if err := put(own, identityPEM, 0o600); err != nil {
+		return err
+	}
+	return put(ca, rootsPEM, 0o644)
+}
+
+// rootsOf is what is trusted, as it stands in a file.
+func rootsOf(c *wire.Credentials) (out []byte) {
+	for _, der := range c.Roots() {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	return out
+}
