@@ -18,10 +18,50 @@ type prober = func(*settings.Values) func(context.Context) Probe
 // Commands returns register, config, doctor and what that starts. version is that
 // of the program.
 func Commands(version string, probe prober) []*cobra.Command {
-	return append([]*cobra.Command{registerCommand(version, probe), configCommand(version, probe)}, doctorCommands(version, probe)...)
+	e := examiner{version, probe, Doctor}
+	return append([]*cobra.Command{registerCommand(e), configCommand(e)}, doctorCommands(version, probe)...)
 }
 
-func registerCommand(version string, probe prober) *cobra.Command {
+// examiner makes the checks of a host, as doctor does.
+type examiner struct {
+	version string
+	probe   prober
+	doctor  func(context.Context, DoctorConfig) (Result, error)
+}
+
+// check makes the checks of a host and says what is missing, or that it is ready.
+// The error is that they could not be made.
+func (e examiner) check(ctx context.Context, t *talk, v *settings.Values) error {
+	c := DoctorConfig{Settings: v, Version: e.version, Probe: e.probe(v), HandIn: true, Holder: Self(), Progress: progress(t.out)}
+	var err error
+	if c.Credentials, err = credentials(v); err != nil {
+		return err
+	}
+	r, err := e.doctor(ctx, c)
+	if ctx.Err() != nil {
+		return errInterrupted
+	}
+	if len(r.Findings) == 0 {
+		return err
+	}
+	if err != nil {
+		t.say("Note: %v.", err)
+	}
+	if err := writeText(t.out, r, false, false); err != nil {
+		return err
+	}
+	switch {
+	case len(r.Hard()) > 0:
+		t.say("Not ready: the master lets no desktops on to this host before that is put right. \"verdecmd doctor\" checks it again.")
+	case r.Worst() == Fail:
+		t.say("Ready but for what failed above: \"verdecmd doctor\" checks it again.")
+	default:
+		t.say("This host is ready.")
+	}
+	return nil
+}
+
+func registerCommand(e examiner) *cobra.Command {
 	var q request
 	c := &cobra.Command{
 		Use:   "register",
@@ -60,7 +100,7 @@ way, with the same name and address, after "replaceserver" on the master.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
-			r := &registrar{request: q, talk: newTalk(cmd.InOrStdin(), cmd.OutOrStdout()), version: version, probe: probe}
+			r := &registrar{request: q, examiner: e, talk: newTalk(cmd.InOrStdin(), cmd.OutOrStdout())}
 			r.alone = r.alone || r.terminal == nil
 			err := r.register(ctx)
 			if errors.Is(err, context.Canceled) {

@@ -113,7 +113,7 @@ func FuzzMenu(f *testing.F) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel() // no master is looked for
 		var out bytes.Buffer
-		m := &menu{talk: newTalk(bytes.NewReader(in), &out), path: path, version: "1"}
+		m := &menu{talk: newTalk(bytes.NewReader(in), &out), path: path}
 		// The questions do not end with ctx, so that the input counts.
 		_ = m.show(context.WithoutCancel(ctx), "x", "Quit", func() []item {
 			return []item{{"Settings", "", m.settings, false}, {"Manager", m.state(), func(context.Context) error { return m.registered(ctx) }, false}}

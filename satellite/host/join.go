@@ -146,45 +146,10 @@ func (r *registrar) finish(ctx context.Context, p pending, reply *pb.JoinReply, 
 	r.say("Checking this host.")
 	if v, err := settings.Load(r.settings); err != nil {
 		r.say("%s.", sentence(err))
-	} else if err := r.check(ctx, v, r.version, r.probe); err != nil {
+	} else if err := r.check(ctx, r.talk, v); err != nil {
 		r.say("The checks could not be made (verdecmd doctor makes them later): %v.", err)
 	}
 	r.start()
-	return nil
-}
-
-// check makes the checks of a host and says what is missing, or that it is ready.
-// The error is that they could not be made.
-func (t *talk) check(ctx context.Context, v *settings.Values, version string, probe prober) error {
-	c := DoctorConfig{Settings: v, Version: version, HandIn: true, Progress: progress(t.out)}
-	if probe != nil {
-		c.Probe = probe(v)
-	}
-	var err error
-	if c.Credentials, err = credentials(v); err != nil {
-		return err
-	}
-	r, err := Doctor(ctx, c)
-	if ctx.Err() != nil {
-		return errInterrupted
-	}
-	if len(r.Findings) == 0 {
-		return err
-	}
-	if err != nil {
-		t.say("Note: %v.", err)
-	}
-	if err := writeText(t.out, r, false, false); err != nil {
-		return err
-	}
-	switch {
-	case len(r.Hard()) > 0:
-		t.say("Not ready: the master lets no desktops on to this host before that is put right. \"verdecmd doctor\" checks it again.")
-	case r.Worst() == Fail:
-		t.say("Ready but for what failed above: \"verdecmd doctor\" checks it again.")
-	default:
-		t.say("This host is ready.")
-	}
 	return nil
 }
 

@@ -159,6 +159,7 @@ func (h *held) start(ctx context.Context, program []string) error {
 	run, end := context.WithCancel(context.WithoutCancel(ctx))
 	h.end = end
 	h.child = exec.CommandContext(run, program[0], append(program[1:len(program):len(program)], h.path())...)
+	h.child.Args[0] = "verdecmd" // of ours, by which name it is called says what it does
 	h.child.WaitDelay = time.Second
 	if h.user.UID != 0 {
 		h.child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: h.user.UID, Gid: h.user.GID}}

@@ -19,7 +19,7 @@ import (
 )
 
 // configCommand is what somebody types who sits before a new server.
-func configCommand(version string, probe prober) *cobra.Command {
+func configCommand(e examiner) *cobra.Command {
 	var path string
 	c := &cobra.Command{
 		Use:   "config",
@@ -43,7 +43,7 @@ goes back. Ctrl-C ends what is under way, and in the first menu the program.`,
 			defer signal.Stop(stop)
 			ctx, end := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGHUP)
 			defer end()
-			m := &menu{talk: newTalk(cmd.InOrStdin(), cmd.OutOrStdout()), path: path, version: version, probe: probe, stop: stop}
+			m := &menu{examiner: e, talk: newTalk(cmd.InOrStdin(), cmd.OutOrStdout()), path: path, stop: stop}
 			err := m.run(ctx)
 			if errors.Is(err, context.Canceled) || errors.Is(err, errNoAnswer) && m.terminal != nil {
 				return nil // that is how one leaves a menu, too
@@ -57,11 +57,10 @@ goes back. Ctrl-C ends what is under way, and in the first menu the program.`,
 
 // menu is the text menu.
 type menu struct {
+	examiner
 	*talk
-	path    string // the settings file
-	version string
-	probe   prober
-	stop    <-chan os.Signal // somebody has pressed Ctrl-C
+	path string           // the settings file
+	stop <-chan os.Signal // somebody has pressed Ctrl-C
 }
 
 // item is one entry of a menu.
@@ -152,7 +151,7 @@ func (m *menu) stoppable(ctx context.Context, f func(context.Context) error) err
 }
 
 func (m *menu) register(ctx context.Context) error {
-	r := &registrar{request: request{settings: m.path}, talk: m.talk, version: m.version, probe: m.probe}
+	r := &registrar{request: request{settings: m.path}, examiner: m.examiner, talk: m.talk}
 	return r.register(ctx)
 }
 
@@ -161,7 +160,7 @@ func (m *menu) checks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return m.check(ctx, v, m.version, m.probe)
+	return m.check(ctx, m.talk, v)
 }
 
 // state says in a few words whether this host is registered.

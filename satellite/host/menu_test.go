@@ -146,7 +146,7 @@ func TestMenuCtrlC(t *testing.T) {
 	h := newNewcomer(t)
 	c := newChair(t)
 	stop := make(chan os.Signal, 1)
-	menu := &menu{talk: newTalk(c.tty, c.tty), path: h.settings, version: "1.0.0", stop: stop}
+	menu := &menu{examiner: h.examiner(), talk: newTalk(c.tty, c.tty), path: h.settings, stop: stop}
 	done := make(chan error, 1)
 	go func() { done <- menu.run(t.Context()) }()
 	c.until("Choose: ")
@@ -179,5 +179,46 @@ func TestMenuCtrlC(t *testing.T) {
 	}
 	if got := listing(t, h.pki()); got != "" || len(m.joins()) > 0 {
 		t.Errorf("left: %s, %d requests", got, len(m.joins()))
+	}
+}
+
+// F-11: after registering, and from the menu, the host is checked and it is said
+// whether it is ready or what is missing.
+func TestChecks(t *testing.T) {
+	t.Parallel()
+	m := newManager(t)
+	tests := map[string]struct {
+		found []Finding
+		want  []string
+	}{
+		"all passes": {nil, []string{"1 pass, 0 warn, 0 fail.", "This host is ready."}},
+		"a warning":  {[]Finding{{Check: "clock", Level: Warn, Measured: "3 s off", Wanted: "less", Fix: "set it"}}, []string{"warn  clock  3 s off", "fix: set it", "This host is ready."}},
+		"a failure":  {[]Finding{{Check: "bridges", Level: Fail, Measured: "no br0"}}, []string{"fail  bridges  no br0", "fix: none known", "Ready but for what failed above"}},
+		"a hard one": {[]Finding{{Check: "accelerator", Level: Fail, Measured: "none", Hard: true}}, []string{"keeps desktops away from this host", "Not ready: the master lets no desktops on to this host"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newNewcomer(t)
+			h.found = test.found
+			file, _ := m.token(uint64(len(name)))
+			m.change(func() { m.used = map[uint64]string{} })
+			registered, err := h.do("", "register", "--manager", m.address, "--token-file", file)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, registered)
+			}
+			checked, err := h.do("c\nq\n", "config")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(registered, want) || !strings.Contains(checked, want) {
+					t.Errorf("no %q in\n%s\n--- or in\n%s", want, registered, checked)
+				}
+			}
+			if strings.Contains(registered, "pass  version") || h.checked.Load() != 2 || strings.Index(registered, test.want[0]) < strings.Index(registered, "is registered") {
+				t.Errorf("checked %d times:\n%s", h.checked.Load(), registered)
+			}
+		})
 	}
 }

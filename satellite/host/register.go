@@ -34,9 +34,8 @@ type request struct {
 // registrar registers this host.
 type registrar struct {
 	request
+	examiner
 	*talk
-	version string
-	probe   prober
 
 	values  *settings.Values
 	dir     string // of the credentials

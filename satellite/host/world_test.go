@@ -11,15 +11,18 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
 	pb "verdecmd/proto"
 	"verdecmd/proto/wire"
+	"verdecmd/settings"
 )
 
 // manager is a master that registers hosts and does nothing else.
@@ -198,6 +201,19 @@ type newcomer struct {
 	t        *testing.T
 	dir      string
 	settings string
+	found    []Finding // by the checks
+	checked  atomic.Int32
+}
+
+// examiner finds what the test wants to be found.
+func (h *newcomer) examiner() examiner {
+	return examiner{"1.0.0", func(*settings.Values) func(context.Context) Probe { return nil }, func(_ context.Context, c DoctorConfig) (Result, error) {
+		h.checked.Add(1)
+		if c.Settings == nil || c.Version != "1.0.0" || !c.HandIn || len(c.Holder) == 0 {
+			h.t.Errorf("checked with %+v", c)
+		}
+		return Result{Findings: append([]Finding{{Check: "version", Level: Pass}}, h.found...)}, nil
+	}}
 }
 
 func newNewcomer(t *testing.T, lines ...string) *newcomer {
@@ -222,7 +238,8 @@ func (h *newcomer) do(in string, args ...string) (string, error) {
 }
 
 func (h *newcomer) start(ctx context.Context, in io.Reader, out io.Writer, args ...string) error {
-	for _, c := range Commands("1.0.0", nil) {
+	e := h.examiner()
+	for _, c := range []*cobra.Command{registerCommand(e), configCommand(e)} {
 		if c.Name() == args[0] {
 			c.SetIn(in)
 			c.SetOut(out)
