@@ -172,6 +172,11 @@ func (c *chaosCluster) number() {
 
 // dialInside makes a connection from the master's computer.
 func (c *chaosCluster) dialInside(ctx context.Context, address string) (net.Conn, error) {
+	return dialFrom(ctx, c.m.space, address)
+}
+
+// dialFrom makes a connection from a network name space.
+func dialFrom(ctx context.Context, space, address string) (net.Conn, error) {
 	type result struct {
 		conn net.Conn
 		err  error
@@ -179,7 +184,7 @@ func (c *chaosCluster) dialInside(ctx context.Context, address string) (net.Conn
 	done := make(chan result, 1)
 	go func() {
 		runtime.LockOSThread() // the thread ends with the goroutine
-		f, err := os.Open("/run/netns/" + c.m.space)
+		f, err := os.Open("/run/netns/" + space)
 		if err == nil {
 			err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
 			f.Close()

@@ -103,9 +103,9 @@ type Server struct {
 	Accelerator string
 	Problems    []string
 
-	Job   uint64 // that empties it; 0: none. Filled in by Server only, as Waits
-	Waits string // what that job waits for, in words
-	Checks      Checks // Rows are left out; zero: never checked
+	Job    uint64 // that empties it; 0: none. Filled in by Server only, as Waits
+	Waits  string // what that job waits for, in words
+	Checks Checks // Rows are left out; zero: never checked
 }
 
 // ServerAdmin is what the server commands need.
