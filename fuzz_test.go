@@ -39,6 +39,8 @@ var fuzzed = map[string]string{
 	"master/session FuzzRestore": "records of sessions",
 	"master/host FuzzRestore":    "records of servers",
 	"master/host FuzzChecks":     "records of the checks of hosts",
+	"master/host FuzzProofs":     "records of tokens, of revocations and of the manager's password",
+	"master/host FuzzPHC":        "the hash of the manager's password",
 	"master/job FuzzRecord":      "records of jobs",
 	"master/drain FuzzWork":      "what a job that empties a server is to do",
 	"master/event FuzzReserved":  "the record of the last event's number",

@@ -6,6 +6,7 @@ import (
 	"verdecmd/master/hub"
 	"verdecmd/master/link"
 	"verdecmd/master/session"
+	"verdecmd/proto/wire"
 	"verdecmd/settings"
 )
 
@@ -19,7 +20,8 @@ func (m *Master) join() {
 	m.session = session.New(session.Config{State: m.with, Store: cfg.Store, Epoch: cfg.Epoch, Orders: orders, Jobs: m.jobs,
 		Event: m.event, Log: part(cfg.Log, "session"), ShutdownWait: cfg.ShutdownWait, LogoffWait: cfg.LogoffWait})
 	m.host = host.New(host.Config{State: m.with, Store: cfg.Store, Epoch: cfg.Epoch, Event: m.event, Cancelled: m.session.Cancelled,
-		Cut: func(uuid string) { m.link.Cut(uuid) }, Dir: cfg.PKI, Log: part(cfg.Log, "host")})
+		Cut: func(uuid string) { m.link.Cut(uuid) }, Dir: cfg.PKI, Rejoin: cfg.Rejoin,
+		Authority: func() *wire.Authority { return cfg.Authority }, Log: part(cfg.Log, "host")})
 	m.drain = drain.New(drain.Config{State: m.with, Servers: m.host, Sessions: m.session, Jobs: m.jobs, Log: part(cfg.Log, "drain")})
 	same := map[string]string{}
 	if cfg.Settings != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/signal"
@@ -19,6 +20,7 @@ import (
 
 	"verdecmd/master/cluster"
 	"verdecmd/master/host"
+	"verdecmd/master/pki"
 	"verdecmd/master/store"
 	"verdecmd/monitor"
 	"verdecmd/proto/simulated"
@@ -207,6 +209,13 @@ func open(ctx context.Context, v *settings.Values, o options, version string, lo
 	if err != nil {
 		return cfg, nil, err
 	}
+	authority, err := pki.Issuer(settings.PKI(v))
+	if errors.Is(err, fs.ErrNotExist) {
+		authority = nil
+		log.Warn().Str("pki", settings.PKI(v)).Msg("the key of the cluster's authority is not here: no host can be registered and no certificate renewed by this master")
+	} else if err != nil {
+		return cfg, nil, err
+	}
 	go creds.Remind(ctx, func(w string) { log.Warn().Msg(w) })
 	dir := settings.MasterDir(v)
 	if err := store.MakeDir(dir); err != nil {
@@ -270,6 +279,7 @@ func open(ctx context.Context, v *settings.Values, o options, version string, lo
 			Tuning: tuning(v), Log: log, Version: version,
 		},
 		Limits: limits(v), ShutdownWait: v.Duration(settings.ShutdownWait), LogoffWait: v.Duration(settings.LogoffWait),
+		Credentials: creds, Authority: authority, Rejoin: time.Duration(v.Int(settings.RejoinDays)) * 24 * time.Hour,
 		PKI: settings.PKI(v), Version: version, Host: name, Log: log,
 	}
 	if cfg.Limits.Lost == cluster.Lease {

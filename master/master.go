@@ -29,6 +29,7 @@ import (
 	"verdecmd/master/store"
 	"verdecmd/monitor"
 	pb "verdecmd/proto"
+	"verdecmd/proto/wire"
 	"verdecmd/settings"
 )
 
@@ -58,8 +59,16 @@ type Config struct {
 	ShutdownWait, LogoffWait time.Duration
 	// Settings is the file as it was read, for the commands about it, and Level
 	// the level of Log. Both may be nil: then they cannot be changed.
-	Settings      *settings.Values
-	Level         *Level
+	Settings *settings.Values
+	Level    *Level
+	// Credentials are the master's own, and Authority makes those of satellites;
+	// nil where its key is kept elsewhere: then nobody can join. Both may be nil in
+	// tests.
+	Credentials *wire.Credentials
+	Authority   *wire.Authority
+	// Rejoin is how long after the end of its certificate a server may ask for
+	// a new one without an administrator; 0: never.
+	Rejoin        time.Duration
 	PKI           string // directory of keys and certificates; empty: none
 	Version, Host string
 	// Used is the time of processors that this program has used since its
@@ -121,6 +130,9 @@ func New(ctx context.Context, cfg Config) (*Master, error) {
 	}
 	m.pace.wish, m.pace.rules = cfg.Limits, link.NewPacing(cfg.Limits.Interval, cfg.LeaseSelf)
 	m.join()
+	if cfg.Credentials != nil {
+		cfg.Credentials.SetRevoked(m.host.Revoked)
+	}
 	m.session.RegisterJobs()
 	m.drain.RegisterJobs()
 	m.jobs.Register(backupAction, func(r job.Record) job.Func { return m.copyTo(r.Object, true) })
@@ -146,6 +158,9 @@ func (m *Master) Run(ctx context.Context) error {
 	server := grpc.NewServer(append(m.cfg.GRPC[:len(m.cfg.GRPC):len(m.cfg.GRPC)], grpc.WaitForHandlers(true))...)
 	pb.RegisterLinkServer(server, m.link)
 	pb.RegisterHostServer(server, m.checks.Service())
+	if c := m.cfg.Credentials; c != nil {
+		pb.RegisterEnrolmentServer(server, &host.Enrolment{Manager: m.host, Cluster: c.Identity.Cluster, Roots: c.Roots})
+	}
 	m.event("master.started", fmt.Sprintf("The cluster master has started (epoch %d).", m.cfg.Epoch), monitor.Pair{Key: "epoch", Value: uint64(m.cfg.Epoch)})
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -156,6 +171,7 @@ func (m *Master) Run(ctx context.Context) error {
 	g.Go(func() error { return m.jobs.Run(ctx) })
 	g.Go(func() error { return m.session.Run(ctx) })
 	g.Go(func() error { return m.drain.Run(ctx) })
+	g.Go(func() error { return m.host.Run(ctx) })
 	g.Go(func() error { return m.keepPace(ctx) })
 	if m.cfg.Copies.Dir != "" {
 		g.Go(func() error { return m.cfg.Copies.Run(ctx) })

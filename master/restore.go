@@ -63,7 +63,8 @@ func fromCopy(s store.Snapshot, r store.Restored, now time.Time) ([]store.Change
 	}
 	all := []store.Change{{Key: restoreKey, Value: b}}
 	for _, part := range []func(store.Snapshot) ([]store.Change, error){
-		session.FromCopy, host.FromCopy, event.FromCopy,
+		session.FromCopy, event.FromCopy,
+		func(s store.Snapshot) ([]store.Change, error) { return host.FromCopy(s, r.Made, now) },
 		func(s store.Snapshot) ([]store.Change, error) { return job.FromCopy(s, now) },
 	} {
 		changes, err := part(s)
@@ -95,6 +96,9 @@ func (m *Master) tellRestored(ctx context.Context) error {
 	fmt.Fprintf(&text, "The database was restored from the copy %s, which was %s old. What administrators have changed in that time is lost: servers put offline, sessions dropped, servers joined or forgotten. Check \"servers\" and \"users\".",
 		row.From, store.Age(row.At.Sub(row.Made)))
 	pairs := []monitor.Pair{{Key: "path", Value: row.From}, {Key: "age", Value: int64(row.At.Sub(row.Made) / time.Second)}}
+	known := m.host.Revocations()
+	fmt.Fprintf(&text, " Who was shut out in that time, by replaceserver or forgetserver, is not known; known are %d: \"revocations\" lists them. No token of that time is good any more.", len(known))
+	pairs = append(pairs, monitor.Pair{Key: "revocations", Value: len(known)})
 	if row.Aside != "" {
 		fmt.Fprintf(&text, " The file that was there is kept as %s.", row.Aside)
 	}

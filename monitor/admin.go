@@ -20,6 +20,7 @@ type Backend interface {
 	General
 	ServerAdmin
 	DrainAdmin
+	HostAdmin
 	SessionAdmin
 	ReservationAdmin
 	JobAdmin
@@ -103,9 +104,12 @@ type Server struct {
 	Accelerator string
 	Problems    []string
 
-	Job    uint64 // that empties it; 0: none. Filled in by Server only, as Waits
-	Waits  string // what that job waits for, in words
-	Checks Checks // Rows are left out; zero: never checked
+	Job       uint64    // that empties it; 0: none. Filled in by Server only, as Waits
+	Waits     string    // what that job waits for, in words
+	UUID      string    // of its identity
+	Serial    string    // of its certificate, hexadecimal; empty: not known
+	CertUntil time.Time // end of its certificate; zero: not known
+	Checks    Checks    // Rows are left out; zero: never checked
 }
 
 // ServerAdmin is what the server commands need.

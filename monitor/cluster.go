@@ -57,9 +57,10 @@ func clusterCommands(b Backend) []Entry {
 		Name: "fenceserver", Group: servers, Level: Admin, Full: true, Args: []Arg{server},
 		Summary: "affirm that a server is powered off, to free its lost sessions",
 		About: []string{"You affirm that this server is powered off. Its lost sessions are released, so that",
-			"their users can log in elsewhere. If it still runs, their data may be damaged."},
+			"their users can log in elsewhere. If it still runs, their data may be damaged. It may come",
+			"back as it is; where a new machine is to take its place, see replaceserver."},
 		Example: "fenceserver 3",
-		See:     []string{"server", "abortuser"},
+		See:     []string{"server", "abortuser", "replaceserver"},
 		Run: func(ctx context.Context, c *Call) (Reply, error) {
 			if _, _, ok := b.Server(c.ID("server")); !ok {
 				return Reply{}, noServer(c, b)
@@ -78,7 +79,7 @@ func clusterCommands(b Backend) []Entry {
 			"see fenceserver. Its number is not given again. Its identity is revoked: that machine is",
 			"refused from now on, until it is registered or enrolled anew, under a new number."},
 		Example: "forgetserver 3",
-		See:     []string{"servers", "fenceserver"},
+		See:     []string{"servers", "fenceserver", "replaceserver"},
 		Run: func(ctx context.Context, c *Call) (Reply, error) {
 			s, _, ok := b.Server(c.ID("server"))
 			if !ok {
@@ -257,6 +258,7 @@ func showServer(s *Server, seq uint64) Reply {
 			{"accelerator", orNil(s.Accelerator)}, {"sessions", orNil(strings.Join(s.Sessions, ","))},
 			{"problems", orNil(strings.Join(s.Problems, "; "))}, {"job", job}, {"waits", orNil(s.Waits)},
 			{"checks", orNil(s.Checks.summary())}, {"checked", s.Checks.at()},
+			{"uuid", orNil(s.UUID)}, {"certuntil", s.CertUntil}, {"serial", orNil(s.Serial)},
 		},
 		Pairs: []Pair{{"seq", seq}}, Text: text,
 		Prose: func(h Human) []string { return serverProse(s, h) },
@@ -305,6 +307,11 @@ func serverProse(s *Server, h Human) []string {
 	if !s.Checks.At.IsZero() {
 		notes = append(notes, note{"Checks", fmt.Sprintf("%s (%s)", s.Checks.summary(), h.Ago(s.Checks.Age))})
 	}
+	identity := s.UUID
+	if !s.CertUntil.IsZero() {
+		identity += ", certificate until " + h.Time(s.CertUntil)
+	}
+	notes = append(notes, note{"Identity", identity})
 	for _, p := range s.Problems {
 		notes = append(notes, note{"Problem", p})
 	}

@@ -218,7 +218,11 @@ func (c *console) handle(line string) bool {
 	if name == "" {
 		return false
 	}
-	c.remember(line)
+	if strings.HasPrefix(asciiLower(name), "managerp") { // what is behind it may be a secret
+		c.remember(name)
+	} else {
+		c.remember(line)
+	}
 	full, ok := c.expand(name)
 	if !ok {
 		return false
@@ -316,6 +320,7 @@ func (c *console) execute(line string) (quit bool) {
 				job = m[1]
 			}
 			if l.Code == 331 {
+				c.print(l, line)
 				if !c.secret(w) {
 					return false
 				}

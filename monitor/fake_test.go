@@ -27,6 +27,10 @@ type fakeMaster struct {
 	slow         chan struct{}   // Servers and Accounts wait for it, if not nil
 	loglevel     string
 	settings     map[string]string
+	tokens       []Token
+	password     string
+	revoked      []Revoked
+	blind        time.Time // revocations are unknown since
 }
 
 var fakeStart = time.Date(2026, 11, 21, 8, 15, 2, 0, time.UTC)
@@ -39,7 +43,8 @@ func newFake() *fakeMaster {
 	f.servers = []Server{
 		{ID: 1, Name: "sat1.example.com", Address: "192.0.2.11", State: Online, Link: LinkUp, CPU: 12.4, MemTotal: 8589934592, MemFree: 6227702579,
 			Age: time.Second, Version: "1.0.0", Score: 214, Eligible: true, Since: fakeStart, Arch: "x86_64", CPUs: 8, Load1: 0.97,
-			SnapDir: "/var/lib/win4linpro/snap", SnapFree: 214748364800},
+			SnapDir: "/var/lib/win4linpro/snap", SnapFree: 214748364800,
+			UUID: "0b5c6f0e-3a54-4d0a-9a7e-0f6b1f4f9a11", Serial: "1f00", CertUntil: fakeStart.Add(30 * 24 * time.Hour)},
 		{ID: 2, Name: "sat2.example.com", Address: "192.0.2.12", State: Online, Link: LinkUp, CPU: 3.1, MemTotal: 8589934592, MemFree: 7301444403,
 			Age: 2 * time.Second, Version: "1.0.0", Score: 96, Eligible: true},
 		{ID: 3, Name: "sat3", Address: "192.0.2.13", State: Online, Link: LinkDown, Age: -1, Why: "link down"},
@@ -396,4 +401,69 @@ func (f *fakeMaster) LogLevel() string { return f.loglevel }
 func (f *fakeMaster) SetLogLevel(_ context.Context, level string) error {
 	f.loglevel = level
 	return nil
+}
+
+func (f *fakeMaster) SetManagerPassword(_ context.Context, password string) error {
+	if len(password) < 8 {
+		return Errorf(553, []Pair{{"key", "password"}}, "the password has %d characters, at least 8 are needed", len(password))
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.password = password
+	return nil
+}
+
+func (f *fakeMaster) Tokens() []Token {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.tokens)
+}
+
+// newToken needs f.mu.
+func (f *fakeMaster) newToken(t Token, ttl time.Duration) NewToken {
+	if ttl == 0 {
+		ttl = time.Hour
+	}
+	t.ID, t.Made, t.By, t.Expires = uint64(len(f.tokens)+1), fakeStart, "root", fakeStart.Add(ttl)
+	f.tokens = append(f.tokens, t)
+	return NewToken{Token: t, Secret: fmt.Sprintf("vd1-fake-%d-secret", t.ID)}
+}
+
+func (f *fakeMaster) CreateToken(_ context.Context, w TokenWish) (NewToken, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.servers {
+		if s.Name == w.Server {
+			return NewToken{}, Errorf(551, []Pair{{"kind", "server"}, {"id", s.ID}}, "server %d has the name already", s.ID)
+		}
+	}
+	return f.newToken(Token{Server: w.Server, Address: w.Address}, w.TTL), nil
+}
+
+func (f *fakeMaster) DeleteToken(_ context.Context, id uint64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := len(f.tokens)
+	f.tokens = slices.DeleteFunc(f.tokens, func(t Token) bool { return t.ID == id })
+	if n == len(f.tokens) {
+		return Errorf(550, []Pair{{"kind", "token"}, {"id", id}}, "no token has the ID %d", id)
+	}
+	return nil
+}
+
+func (f *fakeMaster) ReplaceServer(_ context.Context, id uint64, ttl time.Duration, force bool) (NewToken, error) {
+	s, _, _ := f.Server(id)
+	if s.Link == LinkUp && !force {
+		return NewToken{}, Errorf(554, []Pair{{"server", id}}, "server %d is connected", id)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.revoked = append(f.revoked, Revoked{ID: "11111111-2222-3333-4444-555555555555", Server: id, Name: s.Name, Why: "superseded", At: fakeStart, Until: fakeStart.Add(37 * 24 * time.Hour)})
+	return f.newToken(Token{Server: s.Name, Address: s.Address, Replaces: id}, ttl), nil
+}
+
+func (f *fakeMaster) Revocations() ([]Revoked, time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.revoked), f.blind
 }

@@ -93,6 +93,9 @@ var everyCommand = []string{
 	"placement nobody", "reservations", "cancelreservation r1", "cancelreservation r1", "reservations", "users", "users server=1 state=running image=win4",
 	"user alice", "user 1001", "user dave", "user 4711", "user name=1001", "shutdownuser bob timeout=5", "shutdownuser dave", "logoffuser carol nowait",
 	"abortuser alice force", "jobs", "jobs all", "job 19", "job 999", "waitjob 19", "waitjob 999", "canceljob 19", "canceljob 999",
+	"tokens", "createtoken", "createtoken ttl=30m server=sat9 address=192.0.2.9", "createtoken server=sat3", "tokens", "deletetoken 1", "deletetoken 77", "deletetoken x",
+	"replaceserver 1", "replaceserver 1 force", "replaceserver 3 ttl=60", "replaceserver 99", "revocations", "tokens",
+	"managerpassword", "a long one", "managerpassword", "short", "managerpassword", "",
 	"forgetserver 1", "forgetserver 3", "forgetserver 3", "settings", "setting VERDECMD_LOGOFF_WAIT", "setting VERDECMD_LOGOFF_WAIT 5", "setting NOTHING",
 	"setting VERDECMD_LOGOFF_WAIT \"\"", "metrics", "backup /x/y", "backup /x/z nowait", "loglevel", "loglevel debug", "loglevel loud",
 	"checks 1", "checks 2", "checks 9",
@@ -109,7 +112,7 @@ func TestFraming(t *testing.T) {
 			for _, line := range everyCommand {
 				a := s.ask(line)
 				checkRows(t, format, a)
-				seen[asciiLower(strings.Fields(line)[0])] = true
+				seen[asciiLower(strings.Fields(line + " x")[0])] = true
 				if a.code == "451" {
 					t.Errorf("%s: %s %s", line, a.code, a.end)
 				}

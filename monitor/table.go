@@ -261,14 +261,15 @@ func (c *Call) Time(name string) time.Duration {
 
 // Groups of the help, in their order.
 const (
-	general  = "general"
-	servers  = "servers"
-	sessions = "sessions"
-	jobs     = "jobs"
-	working  = "operation"
+	general      = "general"
+	servers      = "servers"
+	sessions     = "sessions"
+	registration = "registration"
+	jobs         = "jobs"
+	working      = "operation"
 )
 
-var groups = []string{general, servers, sessions, jobs, working}
+var groups = []string{general, servers, sessions, registration, jobs, working}
 
 // notBuilt are the commands that the protocol knows and this build has not.
 // They answer 502 and are left out of help.
@@ -281,7 +282,6 @@ var notBuilt = []string{
 	"roamservers", "roamserver", "createroamserver", "editroamserver", "deleteroamserver", "testroamserver",
 	"heartbeat", "refreshroamservers",
 	"alarms", "alarm", "ackalarm", "clearalarm",
-	"managerpassword", "tokens", "createtoken", "deletetoken", "replaceserver",
 	"ocfs2", "ocfs2nodes", "createocfs2", "addocfs2node", "deleteocfs2node", "ocfs2config", "pushocfs2",
 }
 
@@ -299,7 +299,7 @@ type Table struct {
 func NewTable(b Backend) *Table {
 	t := &Table{backend: b, byName: map[string]*Entry{}, missing: map[string]bool{}}
 	for _, part := range [][]Entry{
-		builtinCommands(t, b), clusterCommands(b), drainCommands(b), checkCommands(b), sessionCommands(b), jobCommands(b), operationCommands(t, b),
+		builtinCommands(t, b), clusterCommands(b), drainCommands(b), checkCommands(b), hostCommands(b), sessionCommands(b), jobCommands(b), operationCommands(t, b),
 	} {
 		for i := range part {
 			t.commands = append(t.commands, &part[i])

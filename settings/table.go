@@ -37,6 +37,7 @@ const (
 	LostSessions    = "WIN4_VERDE_LOST_SESSIONS"
 	LeaseSelf       = "WIN4_VERDE_LEASE_SELF"
 	LeaseReplace    = "WIN4_VERDE_LEASE_REPLACE"
+	RejoinDays      = "WIN4_VERDE_REJOIN_DAYS"
 	SatSocket       = "WIN4_VERDE_SAT_SOCKET"
 	Socket          = "VERDECMD_SOCKET"
 	ConnUID         = "VERDECMD_CONN_UID"
@@ -133,6 +134,9 @@ var global = Table{
 		Text: "With lease: seconds without the master after which a satellite ends its desktops. Must be the same on all computers of the cluster."},
 	{Name: LeaseReplace, Kind: Duration, Default: "96", Min: 52, Max: 172800, Scope: Master, Restart: true,
 		Text: "With lease: seconds of silence after which the master gives the users of a satellite a new session elsewhere. At least 1.1 times WIN4_VERDE_LEASE_SELF and 30 seconds more."},
+
+	{Name: RejoinDays, Kind: Integer, Default: "90", Max: 365, Scope: Master, Restart: true,
+		Example: "30", Text: "Days after the end of its certificate in which a satellite that was off for long may come back by itself. 0: never. After that an administrator decides, by replaceserver."},
 
 	{Name: SatSocket, Kind: Path, Default: "/var/run/win4linpro/satellite-socket", Max: maxSocketPath, Scope: Satellite, Restart: true,
 		Text: "Socket of the satellite where the users of this computer log in with the command win4."},

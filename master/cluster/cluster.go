@@ -68,6 +68,8 @@ type Server struct {
 	Reason  string // of State, an administrator's words
 	Journal string // see ServerRecord
 
+	Certificate Certificate // that it has shown last
+
 	Address    string
 	Instance   string // of the satellite program
 	Attachment uint64 // of its live link; 0: down

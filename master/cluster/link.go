@@ -14,6 +14,7 @@ type Hello struct {
 	UUID, Instance, Address, Version string
 	Journal                          string // names the journal that the sessions come from
 	Mismatch                         string
+	Certificate                      Certificate // that the link was opened with
 	Facts                            Facts
 	Load                             Load
 	Sessions                         []Reported
@@ -76,6 +77,7 @@ func (c *Cluster) Attach(now time.Time, h Hello) (attachment uint64, e Effects, 
 	s.Attachment, s.Instance, s.Since = c.nextAttachment, h.Instance, now
 	s.Address, s.Version, s.Facts, s.Mismatch = h.Address, h.Version, h.Facts, h.Mismatch
 	s.Facts.Features = slices.Sorted(slices.Values(h.Facts.Features))
+	s.Certificate = h.Certificate
 	s.Twin = time.Time{}
 	s.Renewed, s.leased = now, c.limits.Lost == Lease
 	c.loaded(now, s, h.Load)

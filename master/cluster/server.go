@@ -46,6 +46,28 @@ func (c *Cluster) Enrol(uuid, name string) ServerRecord {
 	return r
 }
 
+// Withdrawn takes back what Enrol has decided and nobody has made durable.
+func (c *Cluster) Withdrawn(uuid string) {
+	r, ok := c.enrols[uuid]
+	if ok && r.ID+1 == c.nextServer {
+		c.nextServer--
+	}
+	delete(c.enrols, uuid)
+}
+
+// Certificate is what a server proves its identity with; all zero: not known.
+type Certificate struct {
+	Serial      string // hexadecimal
+	From, Until time.Time
+}
+
+// Certified notes that a connected server has a new certificate.
+func (c *Cluster) Certified(id uint64, cert Certificate) {
+	if s := c.servers[id]; s != nil {
+		s.Certificate = cert
+	}
+}
+
 // Registered takes over the durable part of a server, new or changed.
 func (c *Cluster) Registered(now time.Time, r ServerRecord) {
 	delete(c.enrols, r.UUID)

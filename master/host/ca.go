@@ -94,6 +94,12 @@ type Enrolled struct {
 	Until time.Time
 }
 
+// nameRule completes the refusal of a name.
+const nameRule = "use its host name, in small letters, digits, - and dots"
+
+// validName accepts the name of a satellite.
+func validName(name string) bool { return len(name) <= 253 && hostName.MatchString(name) }
+
 var hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
 
 // Enrol makes the credentials of the satellite name and writes them into out,
@@ -101,8 +107,8 @@ var hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9
 // makes a new certificate for the same satellite; the earlier one stays good
 // until its end.
 func Enrol(pkiDir, name, out string, now time.Time) (Enrolled, error) {
-	if len(name) > 253 || !hostName.MatchString(name) {
-		return Enrolled{}, fmt.Errorf("%q is no name for a satellite: use its host name, in small letters, digits, - and dots", name)
+	if !validName(name) {
+		return Enrolled{}, fmt.Errorf("%q is no name for a satellite: %s", name, nameRule)
 	}
 	a, err := pki.Issuer(pkiDir)
 	if err != nil {
@@ -176,18 +182,23 @@ func remember(dir, name string) (id string, again bool, err error) {
 	return id, true, nil
 }
 
-// unenrol forgets that a name was enrolled with this identity, which is revoked:
-// "enrol" gives the name a new one.
-func (m *Manager) unenrol(name, uuid string) {
-	if m.cfg.Dir == "" || !hostName.MatchString(name) {
+// reenrol gives a name that was enrolled with an identity which is revoked the
+// next one, so that "enrol" makes certificates that count; empty: "enrol" gives
+// it a new one.
+func (m *Manager) reenrol(name, revoked, next string) {
+	if m.cfg.Dir == "" || !validName(name) {
 		return
 	}
 	path := filepath.Join(m.cfg.Dir, enrolledDir, name)
 	b, err := os.ReadFile(path)
-	if err == nil && strings.TrimSpace(string(b)) == uuid {
+	switch {
+	case err != nil || strings.TrimSpace(string(b)) != revoked:
+	case next == "":
 		err = os.Remove(path)
+	default:
+		err = pki.ReplaceFile(path, []byte(next+"\n"), 0o600)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		m.cfg.Log.Error().Err(err).Str("satellite", name).Msg("a revoked identity cannot be removed: enrol would use it again")
+		m.cfg.Log.Error().Err(err).Str("satellite", name).Msg("a revoked identity cannot be put away: \"verdecmd enrol\" would use it again")
 	}
 }

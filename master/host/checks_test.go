@@ -36,7 +36,7 @@ func startChecks(t *testing.T, s *store.Mem, n int) *checking {
 		Log: zerolog.Nop(), Now: func() time.Time { return k.now },
 		Event: func(typ, _ string, _ ...monitor.Pair) { k.events = append(k.events, typ) }})
 	for i := range n {
-		if err := k.Ensure(t.Context(), fmt.Sprint("u", i+1), fmt.Sprint("sat", i+1), "j"); err != nil {
+		if err := k.Ensure(t.Context(), helloOf(fmt.Sprint("u", i+1), "j"), fmt.Sprint("sat", i+1)); err != nil {
 			t.Fatal(err)
 		}
 	}

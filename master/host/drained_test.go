@@ -13,7 +13,7 @@ import (
 func TestDrained(t *testing.T) {
 	s := store.NewMem()
 	r := start(t, s)
-	if err := r.Ensure(t.Context(), "u1", "sat1", "j"); err != nil {
+	if err := r.Ensure(t.Context(), helloOf("u1", "j"), "sat1"); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ before, want cluster.State }{{cluster.Draining, cluster.Offline}, {cluster.Online, cluster.Online}, {cluster.Offline, cluster.Offline}} {

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"verdecmd/master/cluster"
 	"verdecmd/master/store"
 	"verdecmd/monitor"
+	"verdecmd/proto/wire"
 )
 
 // FuzzRestore: what the database holds of a server is refused with its number,
@@ -38,6 +40,40 @@ func FuzzRestore(f *testing.F) {
 		for _, x := range c.Servers() {
 			if x.ID == 0 || x.ID > last || x.UUID == "" || x.State != cluster.Online && x.State != cluster.Offline && x.State != cluster.Draining {
 				t.Errorf("record %q %s gives server %d %q %s, the last number being %d", id, record, x.ID, x.UUID, x.State, last)
+			}
+		}
+	})
+}
+
+// FuzzProofs: what the database holds of tokens, revocations and the password
+// is refused, or nobody is let in by it who should not be: no token without a
+// number, none for another role, no revocation that hits nobody (S16, S17, S19).
+func FuzzProofs(f *testing.F) {
+	f.Add("3", []byte(`{"id":3,"hash":"`+strings.Repeat("00", 32)+`","role":"satellite","made":"2026-11-21T20:00:00Z","expires":"2026-11-21T21:00:00Z","by":"root"}`), "u1", []byte(`{"id":"u1","why":"forgotten","at":"2026-11-21T20:00:00Z","until":"2027-11-21T20:00:00Z","server":1,"name":"sat1"}`), []byte(`"$argon2id$v=19$m=8,t=1,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA"`))
+	f.Add("3", []byte(`{"id":3,"hash":"","role":"master"}`), "u1 0a", []byte(`{"id":"u1","serial":"0a"}`), []byte(`""`))
+	f.Add("4", []byte(`{"id":3}`), "u1", []byte(`null`), []byte(`{}`))
+	f.Fuzz(func(t *testing.T, id string, token []byte, gone string, revocation, password []byte) {
+		s := store.NewMem()
+		for _, c := range []store.Change{{Key: store.Key{Bucket: tokens, ID: id}, Value: token}, {Key: store.Key{Bucket: revoked, ID: gone}, Value: revocation}, {Key: passwordKey, Value: password}} {
+			if s.Commit(t.Context(), s.Epoch(), nil, []store.Change{c}) != nil {
+				return // no key, or too large for a record
+			}
+		}
+		m := New(Config{Store: s, Epoch: s.Epoch(), Log: zerolog.Nop(), State: func(f func(*cluster.Cluster)) {}})
+		if err := s.View(t.Context(), m.restore); err != nil {
+			if err.Error() == "" {
+				t.Error("an empty error")
+			}
+			return
+		}
+		for n, x := range m.tokens {
+			if n == 0 || n != x.ID || n > m.lastToken || x.Role != wire.Satellite {
+				t.Errorf("record %q gives token %d, %+v, the last one being %d", token, n, x, m.lastToken)
+			}
+		}
+		for _, x := range m.Revocations() {
+			if why, ok := m.Revoked(x.ID, x.Serial); x.ID == "" || !ok || why == "" {
+				t.Errorf("record %q revokes nobody: %+v", revocation, x)
 			}
 		}
 	})

@@ -49,7 +49,13 @@ type Config struct {
 	Cut func(uuid string)
 	// Dir is the PKI directory with what "enrol" remembers; empty: none.
 	Dir string
-	Log zerolog.Logger
+	// Authority makes the certificates. It returns nil where its key is kept
+	// elsewhere: then nobody can join. Default: that.
+	Authority func() *wire.Authority
+	// Rejoin is how long after the end of its certificate a server may ask for
+	// a new one without an administrator; 0: never.
+	Rejoin time.Duration
+	Log    zerolog.Logger
 
 	// Now is the time, and Turn lets one change of the register pass at a time,
 	// so that numbers and records agree. A simulation hands in its own; the
@@ -62,17 +68,31 @@ type Config struct {
 type Manager struct {
 	cfg Config
 
-	mu      sync.Mutex            // guards what follows; all of it is durable
-	proofs  map[uint64]proof      // by server
-	revoked map[string]Revocation // by the ID of the record
+	hashing chan struct{} // has a place for each password that is hashed
+
+	// mu guards what follows, and is never held across I/O. What is durable of
+	// it is changed in one's turn only, so who has the turn may read it.
+	mu        sync.Mutex
+	proofs    map[uint64]proof      // by server; durable
+	revoked   map[string]Revocation // by the ID of the record; durable
+	unknown   *blindness            // nil: all revocations are known; durable
+	tokens    map[uint64]*token     // durable
+	lastToken uint64                // durable
+	password  *phc                  // nil: there is none; durable
+	guesses   guard
+	complains guard
+	renewals  guard
+	expiring  map[uint64]string // serials of certificates that were told to end soon, by server
 }
 
 // proof is what is known of a server's certificates.
 type proof struct {
 	Address string    // where clients reach it, as it was last told or registered
-	Joined  bool      // all certificates of the identity came over the network
-	Serial  string    // of the newest; empty: not known
-	Until   time.Time // when the last of them ends; zero: not known
+	Joined  bool      // all certificates of the identity were made over the network
+	Vacant  bool      // the identity was revoked, and no machine has taken the place yet
+	Serial  string    // of the newest that was made over the network; empty: none was
+	From    time.Time // when it begins
+	Until   time.Time // when it ends
 }
 
 // New returns a Manager.
@@ -89,7 +109,11 @@ func New(cfg Config) *Manager {
 	if cfg.Cut == nil {
 		cfg.Cut = func(string) {}
 	}
-	return &Manager{cfg: cfg, proofs: map[uint64]proof{}, revoked: map[string]Revocation{}}
+	if cfg.Authority == nil {
+		cfg.Authority = func() *wire.Authority { return nil }
+	}
+	return &Manager{cfg: cfg, hashing: make(chan struct{}, hashers), proofs: map[uint64]proof{}, revoked: map[string]Revocation{}, tokens: map[uint64]*token{},
+		expiring: map[uint64]string{}, guesses: guesses, complains: complaints, renewals: renewals}
 }
 
 // record is the durable form of a server.
@@ -104,7 +128,9 @@ type record struct {
 
 	Address string    `json:"address,omitempty"`
 	Joined  bool      `json:"joined,omitempty"`
+	Vacant  bool      `json:"vacant,omitempty"`
 	Serial  string    `json:"serial,omitempty"`
+	From    time.Time `json:"from,omitzero"`
 	Until   time.Time `json:"until,omitzero"`
 }
 
@@ -130,14 +156,24 @@ func (m *Manager) Restore(ctx context.Context, now time.Time, c *cluster.Cluster
 				return fmt.Errorf("the record of server %s describes server %d, identity %q, state %q", id, r.ID, r.UUID, r.State)
 			}
 			c.Registered(now, cluster.ServerRecord{ID: r.ID, UUID: r.UUID, Name: r.Name, State: r.State, Reason: r.Reason, Journal: r.Journal})
-			m.proofs[r.ID] = proof{Address: r.Address, Joined: r.Joined, Serial: r.Serial, Until: r.Until}
+			m.proofs[r.ID] = proof{Address: r.Address, Joined: r.Joined, Vacant: r.Vacant, Serial: r.Serial, From: r.From, Until: r.Until}
 			last = max(last, r.ID)
 		}
-		var err error
-		m.revoked, err = restoreRevoked(s)
-		return err
+		return m.restore(s)
 	})
 	return last, err
+}
+
+// restore reads what is not of the cluster's state.
+func (m *Manager) restore(s store.Snapshot) (err error) {
+	if m.revoked, m.unknown, err = restoreRevoked(s); err != nil {
+		return err
+	}
+	if m.tokens, m.lastToken, err = restoreTokens(s); err != nil {
+		return err
+	}
+	m.password, err = restorePassword(s)
+	return err
 }
 
 // Ensure registers a satellite that connects for the first time. Its identity
@@ -147,28 +183,29 @@ func (m *Manager) Restore(ctx context.Context, now time.Time, c *cluster.Cluster
 // refused: it is another machine with a copy of the certificate, or one whose
 // state was lost, and its list of sessions says nothing about the desktops that
 // the server started (S1).
-func (m *Manager) Ensure(ctx context.Context, uuid, name, journal string) error {
-	if why, gone := m.Revoked(uuid, ""); gone {
+func (m *Manager) Ensure(ctx context.Context, h cluster.Hello, name string) error {
+	if why, gone := m.Revoked(h.UUID, h.Certificate.Serial); gone {
 		return wire.Errorf(wire.Revoked, "%s", why)
 	}
 	same := false // the usual case needs no turn and no disk
 	m.cfg.State(func(c *cluster.Cluster) {
-		s := c.ServerByUUID(uuid)
-		same = s != nil && s.Journal != "" && (s.Journal == journal || planted.Bug("journal-not-compared"))
+		s := c.ServerByUUID(h.UUID)
+		same = s != nil && s.Journal != "" && (s.Journal == h.Journal || planted.Bug("journal-not-compared")) && m.proof(s.ID).Address == h.Address
 	})
 	if same {
 		return nil
 	}
 	m.cfg.Turn.Lock()
 	defer m.cfg.Turn.Unlock()
-	if why, gone := m.Revoked(uuid, ""); gone { // while it waited
+	if why, gone := m.Revoked(h.UUID, h.Certificate.Serial); gone { // while it waited
 		return wire.Errorf(wire.Revoked, "%s", why)
 	}
 	var r cluster.ServerRecord
 	var known, taken bool
+	var o *owner
 	m.cfg.State(func(c *cluster.Cluster) {
-		if s := c.ServerByUUID(uuid); s != nil {
-			r, known = s.Record(), true
+		if s := c.ServerByUUID(h.UUID); s != nil {
+			r, known, o = s.Record(), true, ownerOf(c, s)
 			return
 		}
 		for _, s := range c.Servers() {
@@ -177,33 +214,62 @@ func (m *Manager) Ensure(ctx context.Context, uuid, name, journal string) error 
 				return
 			}
 		}
-		r = c.Enrol(uuid, name)
+		r = c.Enrol(h.UUID, name)
 	})
-	first := r.Journal == ""
 	switch {
-	case known && !first && r.Journal != journal:
-		return wire.Errorf(wire.InUse, "this certificate belongs to server %d (%s), whose journal of sessions is another one: this is another machine, or WIN4_STATE_DIR was changed or emptied. "+
-			"Where the old one is gone for good and none of its desktops runs: \"fenceserver %d\", \"forgetserver %d\", and register this machine anew", r.ID, r.Name, r.ID, r.ID)
-	case known && (!first || journal == ""):
-		return nil
 	case known:
-		r.Journal = journal
-		if err := m.save(ctx, r); err != nil {
-			return fmt.Errorf("noting the journal of %s: %w", name, err)
-		}
-		m.cfg.State(func(c *cluster.Cluster) { c.Registered(m.cfg.Now(), r) })
-		return nil
+		return m.recognise(ctx, h, r, o)
 	case taken:
-		return wire.Errorf(wire.InUse, "the name %s belongs to server %d, which has another identity: give this machine another name or, where the old one is gone for good, \"forgetserver %d\" first", name, r.ID, r.ID)
+		return wire.Errorf(wire.InUse, "the name %[1]s belongs to server %[2]d, which has another identity: give this machine another name or, where the old one is gone for good, \"forgetserver %[2]d\" first", name, r.ID)
 	}
-	r.Journal = journal
-	if err := m.save(ctx, r, store.Change{Key: store.Key{Bucket: meta, ID: lastServer}, Value: strconv.AppendUint(nil, r.ID, 10)}); err != nil {
+	r.Journal = h.Journal
+	if err := m.save(ctx, r, proof{Address: h.Address}, store.Change{Key: store.Key{Bucket: meta, ID: lastServer}, Value: strconv.AppendUint(nil, r.ID, 10)}); err != nil {
 		return fmt.Errorf("registering %s: %w", name, err)
 	}
 	m.cfg.State(func(c *cluster.Cluster) { c.Registered(m.cfg.Now(), r) })
 	m.cfg.Log.Info().Uint64("server", r.ID).Str("satellite", name).Msg("satellite registered")
 	m.cfg.Changed()
 	m.cfg.Event("server.registered", fmt.Sprintf("Server %d (%s) is registered.", r.ID, r.Name), pairs(r)...)
+	return nil
+}
+
+// recognise is Ensure for an identity that a server has: o is that server. The
+// caller holds the turn.
+func (m *Manager) recognise(ctx context.Context, h cluster.Hello, r cluster.ServerRecord, o *owner) error {
+	p := m.proof(r.ID)
+	first := r.Journal == ""
+	switch {
+	case p.Vacant: // it was enrolled to take the place
+		if err := unfenced(o); err != nil {
+			return err
+		}
+	case !first && r.Journal != h.Journal:
+		return wire.Errorf(wire.InUse, "this certificate belongs to server %d (%s), whose journal of sessions is another one: this is another machine, or WIN4_STATE_DIR was changed or emptied. "+
+			"Where the old one is gone for good and none of its desktops runs: \"fenceserver %d\", \"forgetserver %d\", and register this machine anew", r.ID, r.Name, r.ID, r.ID)
+	}
+	replaced := p.Vacant
+	journal := h.Journal != "" && first
+	if !replaced && !journal && p.Address == h.Address {
+		return nil
+	}
+	if journal {
+		r.Journal = h.Journal
+	}
+	p.Vacant, p.Address = false, h.Address
+	if err := m.save(ctx, r, p); err != nil {
+		err = fmt.Errorf("noting the journal and the address of %s: %w", r.Name, err)
+		if replaced || journal {
+			return err
+		}
+		m.cfg.Log.Warn().Err(err).Msg("a changed address is not stored")
+		return nil
+	}
+	m.cfg.State(func(c *cluster.Cluster) { c.Registered(m.cfg.Now(), r) })
+	m.cfg.Changed()
+	if replaced {
+		m.cfg.Log.Info().Uint64("server", r.ID).Str("satellite", r.Name).Msg("an enrolled satellite has taken a server's place")
+		m.cfg.Event("server.replaced", fmt.Sprintf("Server %d (%s) is a new machine, which was enrolled.", r.ID, r.Name), pairs(r)...)
+	}
 	return nil
 }
 
@@ -244,7 +310,7 @@ func (m *Manager) setState(ctx context.Context, id uint64, set func(*cluster.Ser
 	set(&r)
 	changed = r.State != before.State || r.Reason != before.Reason
 	if changed {
-		if err := m.save(ctx, r); err != nil {
+		if err := m.save(ctx, r, m.proof(id)); err != nil {
 			return false, 0, fmt.Errorf("server %d: %w", id, err)
 		}
 	}
@@ -295,23 +361,33 @@ func (m *Manager) Forget(ctx context.Context, id uint64) error {
 	case err != nil:
 		return err
 	}
-	out := revocation(m.cfg.Now(), r, m.proof(id), Forgotten)
+	p := m.proof(id)
+	out := revocation(m.cfg.Now(), r, p, Forgotten)
 	gone, err := out.change()
+	changes := []store.Change{{Key: serverKey(id)}, {Key: checksKey(id)}, gone}
+	var tokens []uint64
+	for _, t := range m.tokens {
+		if t.Server == id && t.Used == nil {
+			tokens, changes = append(tokens, t.ID), append(changes, store.Change{Key: tokenKey(t.ID)})
+		}
+	}
 	if err == nil {
-		err = m.cfg.Store.Commit(context.WithoutCancel(ctx), m.cfg.Epoch, nil, []store.Change{{Key: serverKey(id)}, {Key: checksKey(id)}, gone})
+		err = m.commit(ctx, changes...)
 	}
 	if err != nil {
 		m.cfg.State(func(c *cluster.Cluster) { c.Registered(m.cfg.Now(), r) })
 		if errors.Is(err, store.ErrUnknown) { // what is in memory must be on the disk
-			err = errors.Join(err, m.save(ctx, r, store.Change{Key: out.key()}))
+			err = errors.Join(err, m.save(ctx, r, p, store.Change{Key: out.key()}))
 		}
 		return fmt.Errorf("server %d: %w", id, err)
 	}
 	m.revoke(out)
 	m.mu.Lock()
 	delete(m.proofs, id)
+	delete(m.expiring, id)
 	m.mu.Unlock()
-	m.unenrol(r.Name, r.UUID)
+	m.made(nil, tokens...)
+	m.reenrol(r.Name, r.UUID, "")
 	m.cfg.Changed()
 	m.cfg.Log.Info().Uint64("server", id).Str("satellite", r.Name).Msg("server forgotten")
 	m.cfg.Event("server.forgotten", fmt.Sprintf("Server %d (%s) is forgotten.", id, r.Name), pairs(r)...)
@@ -331,14 +407,24 @@ func NotReady(id uint64, wait time.Duration) error {
 		"the master has just started and server %d has not come back yet; try again in %d s", id, seconds)
 }
 
-// save makes a server's record durable.
-func (m *Manager) save(ctx context.Context, r cluster.ServerRecord, more ...store.Change) error {
-	p := m.proof(r.ID)
-	b, err := json.Marshal(record{r.ID, r.UUID, r.Name, r.State, r.Reason, r.Journal, p.Address, p.Joined, p.Serial, p.Until})
+// save makes a server's record durable, with more that belongs to it, and takes
+// over what is known of its certificates.
+func (m *Manager) save(ctx context.Context, r cluster.ServerRecord, p proof, more ...store.Change) error {
+	b, err := json.Marshal(record{r.ID, r.UUID, r.Name, r.State, r.Reason, r.Journal, p.Address, p.Joined, p.Vacant, p.Serial, p.From, p.Until})
 	if err != nil || planted.Bug("offline-not-stored") && r.State == cluster.Offline {
 		return err
 	}
-	changes := append([]store.Change{{Key: serverKey(r.ID), Value: b}}, more...)
+	if err := m.commit(ctx, append(more, store.Change{Key: serverKey(r.ID), Value: b})...); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.proofs[r.ID] = p
+	return nil
+}
+
+// commit makes changes durable, also where nobody waits for it any more.
+func (m *Manager) commit(ctx context.Context, changes ...store.Change) error {
 	return m.cfg.Store.Commit(context.WithoutCancel(ctx), m.cfg.Epoch, nil, changes)
 }
 

@@ -53,19 +53,19 @@ func TestEnsure(t *testing.T) {
 	s := store.NewMem()
 	r := start(t, s)
 	for _, x := range []struct{ uuid, name string }{{"u1", "sat1"}, {"u2", "sat2"}, {"u1", "sat1"}} {
-		if err := r.Ensure(t.Context(), x.uuid, x.name, "j"+x.uuid); err != nil {
+		if err := r.Ensure(t.Context(), helloOf(x.uuid, "j"+x.uuid), x.name); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if got := strings.Join(r.events, " "); got != "server.registered server.registered" {
 		t.Errorf("events: %s", got)
 	}
-	if err := r.Ensure(t.Context(), "u3", "sat2", "j"); wire.KindOf(err) != wire.InUse {
+	if err := r.Ensure(t.Context(), helloOf("u3", "j"), "sat2"); wire.KindOf(err) != wire.InUse {
 		t.Errorf("a taken name: got %v", err)
 	}
 	s.Restart()
 	r = start(t, s)
-	if err := r.Ensure(t.Context(), "u4", "sat4", "j"); err != nil {
+	if err := r.Ensure(t.Context(), helloOf("u4", "j"), "sat4"); err != nil {
 		t.Fatal(err)
 	}
 	if got := r.ids(); len(got) != 3 || r.c.ServerByUUID("u1").ID != 1 || r.c.ServerByUUID("u4").ID != 3 {
@@ -81,7 +81,7 @@ func TestJournal(t *testing.T) {
 	s := store.NewMem()
 	r := start(t, s)
 	for _, journal := range []string{"", "one", "one"} {
-		if err := r.Ensure(t.Context(), "u1", "sat1", journal); err != nil {
+		if err := r.Ensure(t.Context(), helloOf("u1", journal), "sat1"); err != nil {
 			t.Fatalf("journal %q: %v", journal, err)
 		}
 	}
@@ -90,7 +90,7 @@ func TestJournal(t *testing.T) {
 	}
 	for range 2 {
 		for _, journal := range []string{"two", ""} {
-			err := r.Ensure(t.Context(), "u1", "sat1", journal)
+			err := r.Ensure(t.Context(), helloOf("u1", journal), "sat1")
 			if wire.KindOf(err) != wire.InUse || !strings.Contains(err.Error(), `"forgetserver 1"`) {
 				t.Errorf("journal %q: got %v, want a refusal that names the command", journal, err)
 			}
@@ -98,7 +98,7 @@ func TestJournal(t *testing.T) {
 		s.Restart()
 		r = start(t, s)
 	}
-	if err := r.Ensure(t.Context(), "u1", "sat1", "one"); err != nil || r.c.Server(1).State != cluster.Offline {
+	if err := r.Ensure(t.Context(), helloOf("u1", "one"), "sat1"); err != nil || r.c.Server(1).State != cluster.Offline {
 		t.Errorf("the right journal: got %v, %+v", err, r.c.Server(1))
 	}
 }
@@ -108,14 +108,14 @@ func TestEnsureOnFullDisk(t *testing.T) {
 	s := store.NewMem()
 	r := start(t, s)
 	s.Fail(store.ErrNoSpace)
-	if err := r.Ensure(t.Context(), "u1", "sat1", "j"); !errors.Is(err, store.ErrNoSpace) {
+	if err := r.Ensure(t.Context(), helloOf("u1", "j"), "sat1"); !errors.Is(err, store.ErrNoSpace) {
 		t.Errorf("got %v", err)
 	}
 	if len(r.ids()) != 0 || len(r.events) != 0 {
 		t.Errorf("servers %v, events %v", r.ids(), r.events)
 	}
 	s.Fail(nil)
-	if err := r.Ensure(t.Context(), "u1", "sat1", "j"); err != nil || r.c.ServerByUUID("u1").ID != 1 {
+	if err := r.Ensure(t.Context(), helloOf("u1", "j"), "sat1"); err != nil || r.c.ServerByUUID("u1").ID != 1 {
 		t.Errorf("with space again: %v, %v", err, r.ids())
 	}
 }
@@ -126,7 +126,7 @@ func TestSetState(t *testing.T) {
 	s := store.NewMem()
 	r := start(t, s)
 	for _, n := range []string{"1", "2"} {
-		if err := r.Ensure(t.Context(), "u"+n, "sat"+n, "j"); err != nil {
+		if err := r.Ensure(t.Context(), helloOf("u"+n, "j"), "sat"+n); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -178,7 +178,7 @@ func TestSetState(t *testing.T) {
 func TestOldEpochWritesNothing(t *testing.T) {
 	s := store.NewMem()
 	r := start(t, s)
-	if err := r.Ensure(t.Context(), "u1", "sat1", "j"); err != nil {
+	if err := r.Ensure(t.Context(), helloOf("u1", "j"), "sat1"); err != nil {
 		t.Fatal(err)
 	}
 	s.Restart()
@@ -205,4 +205,8 @@ func TestRestoreDamaged(t *testing.T) {
 
 func recordOf(uuid string) cluster.ServerRecord {
 	return cluster.ServerRecord{ID: 1, UUID: uuid, Name: "sat1", State: cluster.Online}
+}
+
+func helloOf(uuid, journal string) cluster.Hello {
+	return cluster.Hello{UUID: uuid, Journal: journal, Instance: "i", Address: "192.0.2.1"}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"time"
 
 	"verdecmd/master/cluster"
 )
@@ -46,4 +47,15 @@ func (m *Manager) Revocations() []Revocation {
 	return slices.SortedFunc(maps.Values(m.revoked), func(a, b Revocation) int {
 		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.key().ID, b.key().ID))
 	})
+}
+
+// UnknownSince tells from when on revocations may be missing, since the database
+// was restored from a copy of that time; zero: none is.
+func (m *Manager) UnknownSince() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.unknown == nil || m.cfg.Now().After(m.unknown.Until) {
+		return time.Time{}
+	}
+	return m.unknown.Since
 }

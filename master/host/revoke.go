@@ -71,20 +71,33 @@ func (r Revocation) change() (store.Change, error) {
 	return store.Change{Key: r.key(), Value: b}, err
 }
 
+// blindness is since when revocations may be missing: the database was restored
+// from a copy. It ends when no certificate of that time can be valid any more.
+type blindness struct {
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"`
+}
+
+var unknownKey = store.Key{Bucket: meta, ID: "revocations-unknown"}
+
 // restoreRevoked reads all revocations.
-func restoreRevoked(s store.Snapshot) (map[string]Revocation, error) {
+func restoreRevoked(s store.Snapshot) (map[string]Revocation, *blindness, error) {
+	var unknown *blindness
+	if err := getJSON(s, unknownKey, &unknown); err != nil {
+		return nil, nil, err
+	}
 	all := map[string]Revocation{}
 	for id, b := range s.All(revoked) {
 		var r Revocation
 		if err := json.Unmarshal(b, &r); err != nil {
-			return nil, fmt.Errorf("revocation %s: %w", id, err)
+			return nil, nil, fmt.Errorf("revocation %s: %w", id, err)
 		}
 		if r.ID == "" || r.key().ID != id {
-			return nil, fmt.Errorf("revocation %s describes %q, serial %q", id, r.ID, r.Serial)
+			return nil, nil, fmt.Errorf("revocation %s describes %q, serial %q", id, r.ID, r.Serial)
 		}
 		all[id] = r
 	}
-	return all, nil
+	return all, unknown, nil
 }
 
 // Revoked tells whether an identity, or the certificate of it with this serial,

@@ -27,7 +27,7 @@ func TestForgetRevokes(t *testing.T) {
 	var cut []string
 	changed := 0
 	r.cfg.Dir, r.cfg.Cut, r.cfg.Changed = dir, func(id string) { cut = append(cut, id) }, func() { changed++ }
-	if err := r.Ensure(t.Context(), id, "sat1", "j"); err != nil {
+	if err := r.Ensure(t.Context(), helloOf(id, "j"), "sat1"); err != nil {
 		t.Fatal(err)
 	}
 	if _, gone := r.Revoked(id, "01"); gone || changed != 1 {
@@ -55,7 +55,7 @@ func TestForgetRevokes(t *testing.T) {
 		if !gone || !strings.Contains(why, Forgotten) || !strings.Contains(why, "verdecmd register") {
 			t.Errorf("revoked %v: %q", gone, why)
 		}
-		if err := r.Ensure(t.Context(), id, "sat1", "j"); wire.KindOf(err) != wire.Revoked {
+		if err := r.Ensure(t.Context(), helloOf(id, "j"), "sat1"); wire.KindOf(err) != wire.Revoked {
 			t.Errorf("it connects: got %v", err)
 		}
 		s.Restart()
@@ -104,7 +104,7 @@ func TestRestoreRevokedDamaged(t *testing.T) {
 		if err := s.Commit(t.Context(), 1, nil, []store.Change{{Key: store.Key{Bucket: revoked, ID: "u1"}, Value: []byte(text)}}); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.View(t.Context(), func(s store.Snapshot) error { _, err := restoreRevoked(s); return err }); err == nil || !strings.Contains(err.Error(), "revocation u1") {
+		if err := s.View(t.Context(), func(s store.Snapshot) error { _, _, err := restoreRevoked(s); return err }); err == nil || !strings.Contains(err.Error(), "revocation u1") {
 			t.Errorf("%s: got %v", text, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -18,7 +19,7 @@ func (m *Manager) Servers() []monitor.Server {
 		all := c.Servers()
 		out = make([]monitor.Server, len(all))
 		for i, s := range all {
-			out[i] = row(c, s, now)
+			out[i] = row(c, s, m.proof(s.ID), now)
 		}
 	})
 	return out
@@ -27,13 +28,17 @@ func (m *Manager) Servers() []monitor.Server {
 // Server returns one, with the users who have sessions there.
 func (m *Manager) Server(id uint64) (out monitor.Server, ok bool) {
 	now := m.cfg.Now()
+	p := m.proof(id)
 	m.cfg.State(func(c *cluster.Cluster) {
 		s := c.Server(id)
 		if s == nil {
 			return
 		}
-		out, ok = row(c, s, now), true
+		out, ok = row(c, s, p, now), true
 		out.Why = c.Why(now, id, placement.Need{})
+		if p.Vacant {
+			out.Why = fmt.Sprintf("another machine is to take its place; \"replaceserver %d\" makes a new token for that", id)
+		}
 		for _, x := range c.SessionsOn(id) {
 			out.Sessions = append(out.Sessions, x.User)
 		}
@@ -41,17 +46,21 @@ func (m *Manager) Server(id uint64) (out monitor.Server, ok bool) {
 	return out, ok
 }
 
-func row(c *cluster.Cluster, s *cluster.Server, now time.Time) monitor.Server {
+func row(c *cluster.Cluster, s *cluster.Server, p proof, now time.Time) monitor.Server {
 	sessions, reserved := c.Counts(s.ID)
 	score, reason := c.Score(s, now, placement.Need{})
 	out := monitor.Server{
-		ID: s.ID, Name: s.Name, Address: s.Address, State: string(s.State), Reason: s.Reason, Link: c.Link(s, now),
+		ID: s.ID, Name: s.Name, Address: cmp.Or(s.Address, p.Address), State: string(s.State), Reason: s.Reason, Link: c.Link(s, now),
 		Users: sessions, Reserved: reserved,
 		CPU: 100 * s.Load.CPUBusy, MemTotal: s.Load.MemoryTotal, MemFree: s.Load.MemoryFree,
 		Seen: s.Reported, Age: -1, Version: s.Version, Score: score, Eligible: reason == placement.Eligible,
 		Since: s.Since, Arch: s.Facts.Arch, CPUs: s.Facts.CPUs, Load1: s.Load.Load1,
 		SnapDir: s.Facts.SnapDir, SnapFree: s.Load.SnapFree, SnapKind: s.Facts.SnapKind, HomeFree: s.Load.HomeFree,
 		Accelerator: s.Facts.Accelerator, Problems: slices.Clone(s.Facts.Problems),
+		UUID: s.UUID, Serial: s.Certificate.Serial, CertUntil: s.Certificate.Until,
+	}
+	if out.CertUntil.IsZero() { // it has not connected since the master started
+		out.Serial, out.CertUntil = p.Serial, p.Until
 	}
 	for _, p := range []string{s.Mismatch, s.Suspect} {
 		if p != "" {

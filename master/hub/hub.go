@@ -56,7 +56,7 @@ func (h *Hub) Forget(server uint64) { h.scarce.forget(server) }
 // Attach registers a satellite where it is new, opens its link in the cluster
 // and settles what its inventory leads to.
 func (h *Hub) Attach(ctx context.Context, hello cluster.Hello, name string) (link.Attached, error) {
-	if err := h.cfg.Host.Ensure(ctx, hello.UUID, name, hello.Journal); err != nil {
+	if err := h.cfg.Host.Ensure(ctx, hello, name); err != nil {
 		h.refused(hello.UUID, name, err)
 		return link.Attached{}, err
 	}

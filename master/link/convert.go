@@ -1,6 +1,7 @@
 package link
 
 import (
+	"context"
 	"math"
 	"slices"
 	"strings"
@@ -50,6 +51,12 @@ func FromHello(id wire.Identity, m *pb.Hello) (cluster.Hello, error) {
 	h.Load, h.Sessions, h.Ended = r.Load, r.Sessions, r.Ended
 	h.Facts = fromFacts(m.Facts)
 	return h, nil
+}
+
+// shown is the certificate that a link was opened with.
+func shown(ctx context.Context, id wire.Identity) cluster.Certificate {
+	from, until := wire.PeerCertificate(ctx)
+	return cluster.Certificate{Serial: id.Serial, From: from, Until: until}
 }
 
 func fromFacts(f *pb.HostFacts) cluster.Facts {

@@ -202,6 +202,7 @@ func (s *Server) admit(ctx context.Context, id wire.Identity, l *line, hello *pb
 		}
 		return false, wire.ToStatus(err)
 	}
+	h.Certificate = shown(ctx, id)
 	at, err := s.cfg.Hub.Attach(ctx, h, id.Name)
 	if err != nil {
 		return false, wire.ToStatus(err)
