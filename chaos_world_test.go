@@ -177,28 +177,34 @@ func (c *chaosCluster) dialInside(ctx context.Context, address string) (net.Conn
 
 // dialFrom makes a connection from a network name space.
 func dialFrom(ctx context.Context, space, address string) (net.Conn, error) {
+	return within(space, func() (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp4", address)
+	})
+}
+
+// within does something in a network name space: what is opened there stays there.
+func within[T any](space string, f func() (T, error)) (T, error) {
 	type result struct {
-		conn net.Conn
-		err  error
+		v   T
+		err error
 	}
 	done := make(chan result, 1)
 	go func() {
 		runtime.LockOSThread() // the thread ends with the goroutine
-		f, err := os.Open("/run/netns/" + space)
+		var r result
+		in, err := os.Open("/run/netns/" + space)
 		if err == nil {
-			err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
-			f.Close()
+			err = unix.Setns(int(in.Fd()), unix.CLONE_NEWNET)
+			in.Close()
 		}
-		if err != nil {
-			done <- result{nil, err}
-			return
+		if r.err = err; err == nil {
+			r.v, r.err = f()
 		}
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, "tcp4", address)
-		done <- result{conn, err}
+		done <- r
 	}()
 	r := <-done
-	return r.conn, r.err
+	return r.v, r.err
 }
 
 // note adds to the timeline.

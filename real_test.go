@@ -1,11 +1,15 @@
 package main
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -272,22 +276,38 @@ func TestRealPorts(t *testing.T) {
 	d := &daemon{r: r, name: "master", settings: r.path("m"), net: true, before: "ip link set lo up"}
 	d.start()
 	r.until("the socket", r.ready)
-	var open []string
-	for _, f := range []string{"tcp", "tcp6", "udp", "udp6"} {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", d.cmd.Process.Pid, f))
-		check(t, err)
-		for line := range strings.Lines(string(b)) {
-			if w := strings.Fields(line); w[0] != "sl" && (w[3] == "0A" || f[0] == 'u') {
-				open = append(open, f+" "+w[1])
-			}
-		}
-	}
-	if want := "[tcp 0100007F:20FA]"; fmt.Sprint(open) != want { // 127.0.0.1:8442
+	open := d.listening()
+	if want := "[tcp 127.0.0.1:8442]"; fmt.Sprint(open) != want {
 		t.Errorf("open ports: %v, want %s", open, want)
 	}
 	if !strings.Contains(d.log.String(), "only satellites on this computer can connect") {
 		t.Error("the master does not say so")
 	}
+}
+
+// listening are the open ports of the network name space that a daemon is in.
+func (d *daemon) listening() (open []string) {
+	d.r.t.Helper()
+	for _, f := range []string{"tcp", "tcp6", "udp", "udp6"} {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", d.cmd.Process.Pid, f))
+		check(d.r.t, err)
+		for line := range strings.Lines(string(b)) {
+			w := strings.Fields(line)
+			if w[0] == "sl" || w[3] != "0A" && f[0] == 't' {
+				continue
+			}
+			host, port, _ := strings.Cut(w[1], ":")
+			raw, err := hex.DecodeString(host)
+			check(d.r.t, err)
+			for i := 0; i+4 <= len(raw); i += 4 { // each word as the processor has it
+				binary.BigEndian.PutUint32(raw[i:], binary.NativeEndian.Uint32(raw[i:]))
+			}
+			n, err := strconv.ParseUint(port, 16, 16)
+			check(d.r.t, err)
+			open = append(open, fmt.Sprintf("%s %s", f, net.JoinHostPort(net.IP(raw).String(), strconv.FormatUint(n, 10))))
+		}
+	}
+	return open
 }
 
 // TestWitness: what S1 and S2 rely on sees two desktops of one user.

@@ -237,7 +237,8 @@ func open(ctx context.Context, v *settings.Values, o options, version string, lo
 	}
 	closers = append(closers, func() { db.Close() })
 
-	listen, remarks, err := address.New(v).Master(ctx)
+	find := address.New(v)
+	listen, remarks, err := find.Master(ctx)
 	if err != nil {
 		return cfg, nil, err
 	}
@@ -249,6 +250,9 @@ func open(ctx context.Context, v *settings.Values, o options, version string, lo
 		return cfg, nil, fmt.Errorf("cannot listen for satellites: %w; see %s (%s)", err, settings.Listen, v.Where(settings.Listen))
 	}
 	closers = append(closers, func() { link.Close() })
+	link = find.Only(link, func(from, over string) {
+		log.Warn().Str("from", from).Str("interface", over).Msg("a connection over another network than that of " + settings.Listen + " is refused")
+	}, settings.Listen)
 	admin, err := monitor.Listen(monitor.ListenConfig{
 		Path:  v.String(settings.Socket),
 		Owner: v.String(settings.ConnUID), OwnerSource: settings.ConnUID + ", " + v.Where(settings.ConnUID),

@@ -164,7 +164,7 @@ func (m *Master) Run(ctx context.Context) error {
 	m.event("master.started", fmt.Sprintf("The cluster master has started (epoch %d).", m.cfg.Epoch), monitor.Pair{Key: "epoch", Value: uint64(m.cfg.Epoch)})
 
 	g, ctx := errgroup.WithContext(ctx)
-	if err := m.tellRestored(ctx); err != nil {
+	if err := m.tellRestored(ctx); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("master: %w", err)
 	}
 	g.Go(func() error { return m.events.Run(ctx) })

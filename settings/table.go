@@ -79,7 +79,7 @@ var global = Table{
 	{Name: CMAddr, Kind: Addresses, Scope: Both, Restart: true,
 		Example: "master.example.com", Text: "Where the master is: name or IP address, optionally with a port (8442 by default), for example master.example.com or [2001:db8::5]:8442. Several, with commas between them, are tried in turn."},
 	{Name: Listen, Kind: Address, Scope: Master, Restart: true,
-		Example: "192.0.2.10", Text: "Address and port where the master waits for satellites: an IP address, a name, or a network interface such as eth1, which stands for its first global address. Empty: the address of WIN4_VERDE_CMADDR that belongs to this computer, else 127.0.0.1; port 8442. All networks are listened on only where it says 0.0.0.0 or [::]."},
+		Example: "192.0.2.10", Text: "Address and port where the master waits for satellites: an IP address, a name, or a network interface such as eth1, which stands for its first global address and lets nobody in who comes over another one. Empty: the address of WIN4_VERDE_CMADDR that belongs to this computer, else 127.0.0.1; port 8442. All networks are listened on only where it says 0.0.0.0 or [::]."},
 	{Name: PubAddr, Kind: Address, Scope: Satellite, Restart: true, Check: checkReachable,
 		Example: "sat1.example.com", Text: "Name or IP address by which clients reach this satellite, or a network interface, which stands for its first global address. Empty: its host name."},
 	{Name: PeerListen, Kind: Address, Scope: Satellite, Restart: true,

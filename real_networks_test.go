@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The networks of TestRealNetworks: each computer's address in one ends in its
+// number, and its interface has the network's name.
+var lans = []struct{ nic, prefix string }{{"clu0", "10.77.0."}, {"pub0", "198.51.100."}, {"sto0", "10.78.0."}}
+
+// V-13, V-14, issue item 6: computers with three networks. Each service listens on
+// the address of its network alone; a client on the public one reaches the public
+// address of each satellite and nothing else, also one who sends packets for the
+// other networks to these computers; nobody listens on all interfaces; what the
+// programs say to each other stays on the cluster's network.
+func TestRealNetworks(t *testing.T) {
+	t.Parallel()
+	c := prepareChaos(t, plan{seed: 1}, 4)
+	for _, n := range lans[1:] {
+		c.ip("-n " + c.prefix + "sw link add br-" + n.nic + " type bridge")
+		c.ip("-n " + c.prefix + "sw link set br-" + n.nic + " up")
+	}
+	for k, v := range map[string]string{"WIN4_VERDE_LISTEN": "clu0", "WIN4_VERDE_STATS_INTERVAL": "1"} {
+		c.run(0, "verdecmd", "settings", "set", "--settings", c.path("m"), k, v)
+	}
+	c.m = c.computer(&daemon{r: c.real, name: "master", settings: c.path("m")}, "m", 1, lans[0].nic, lans[1].nic)
+	c.m.start()
+	c.until("the master's socket", c.ready)
+	for n := 1; n <= 2; n++ {
+		d := c.configure(n, values{"WIN4_VERDE_CMADDR": "10.77.0.1", "WIN4_VERDE_PUBADDR": "pub0", "WIN4_PEER_LISTEN": "clu0", "WIN4_MIGRATION_ADDR": "sto0"}, "")
+		c.sats = append(c.sats, c.computer(d, d.name, 10+n, lans[0].nic, lans[1].nic, lans[2].nic))
+		d.start()
+		c.until("a satellite", func() bool { return c.up(n) })
+	}
+	client := c.computer(&daemon{r: c.real}, "client", 100, lans[1].nic).space
+
+	// The login: where it is referred to, the client gets.
+	c.admin("offlineserver", "1")
+	out := c.win4(3, 1, "u1")
+	if !strings.Contains(out, "referred 2 sat2") || !strings.Contains(out, "198.51.100.12") {
+		t.Errorf("a login is referred: %s", out)
+	}
+	for n := 1; n <= 2; n++ {
+		if got, want := c.value("address", "server", fmt.Sprint(n)), fmt.Sprintf("198.51.100.%d", 10+n); got != want {
+			t.Errorf("the address of server %d is %s, want %s", n, got, want)
+		}
+	}
+	l, err := within(c.sats[1].space, func() (net.Listener, error) { return net.Listen("tcp4", "198.51.100.12:8443") })
+	check(t, err) // in the place of what clients will talk to
+	if err := tries(client, "198.51.100.12:8443"); err != nil {
+		t.Errorf("a client does not reach the public address: %v", err)
+	}
+	check(t, l.Close())
+
+	if got, want := fmt.Sprint(c.m.listening()), "[tcp 10.77.0.1:8442]"; got != want {
+		t.Errorf("the master listens on %s, want %s", got, want)
+	}
+	for _, to := range []string{"198.51.100.1:8442", "198.51.100.11:8444", "198.51.100.12:8444"} {
+		if err := tries(client, to); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("a client at %s: %v, want a refusal by the computer", to, err)
+		}
+	}
+	// Those who are meant to come do.
+	for from, to := range map[string]string{c.sats[0].space: "10.77.0.1:8442", c.m.space: "10.77.0.1:8442"} {
+		if err := tries(from, to); err != nil {
+			t.Errorf("%s at %s: %v", from, to, err)
+		}
+	}
+	for _, route := range []string{"10.77.0.1 via 198.51.100.1", "10.77.0.11 via 198.51.100.11", "10.78.0.11 via 198.51.100.11"} {
+		c.ip("-n " + client + " route add " + route)
+	}
+	for _, to := range []string{"10.77.0.1:8442", "10.77.0.11:8444", "10.78.0.11:8444"} {
+		if err := tries(client, to); err == nil {
+			t.Errorf("a client who sends packets for %s to that computer gets an answer", to)
+		}
+	}
+}
+
+// computer puts a daemon on a computer of its own that is in these networks.
+func (c *chaosCluster) computer(d *daemon, name string, number int, nics ...string) *daemon {
+	c.t.Helper()
+	d.space = c.prefix + name
+	c.ip("netns add " + d.space)
+	c.ip("-n " + d.space + " link set lo up")
+	for _, n := range lans {
+		for _, nic := range nics {
+			if nic != n.nic {
+				continue
+			}
+			bridge, port := "br0", fmt.Sprintf("%s-%s", name, nic)
+			if nic != lans[0].nic {
+				bridge = "br-" + nic
+			}
+			c.ip(fmt.Sprintf("-n %ssw link add name %s type veth peer name %s netns %s", c.prefix, port, nic, d.space))
+			c.ip(fmt.Sprintf("-n %ssw link set %s master %s up", c.prefix, port, bridge))
+			c.ip(fmt.Sprintf("-n %s addr add %s%d/24 dev %s", d.space, n.prefix, number, nic))
+			c.ip(fmt.Sprintf("-n %s link set %s up", d.space, nic))
+		}
+	}
+	d.enter = []string{"nsenter", "--net=/run/netns/" + d.space}
+	d.ip = fmt.Sprintf("%s%d", lans[0].prefix, number)
+	return d
+}
+
+// tries tells whether a connection from a name space comes about and stays for a
+// moment.
+func tries(space, address string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	conn, err := dialFrom(ctx, space, address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	if _, err = conn.Read(make([]byte, 1)); errors.Is(err, context.DeadlineExceeded) || isTimeout(err) {
+		return nil // it waits for us to speak
+	}
+	return err
+}
+
+func isTimeout(err error) bool {
+	var e net.Error
+	return errors.As(err, &e) && e.Timeout()
+}
