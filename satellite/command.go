@@ -193,7 +193,7 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 	return Config{
 		Accounts: accounts{account.New(v.String(settings.PasswdFile))},
 		Masters:  masters, Dial: wire.DialOptions(creds), Facts: info, Address: public, Peers: find.Peers, Version: version,
-		Instance: rand.Text(), Log: log, Guard: keeper.Run, Barred: barred, Renew: renewer.Run,
+		Instance: rand.Text(), Log: log, Guard: keeper.Run, Checks: checks(v, creds, version, driver, log), Barred: barred, Renew: renewer.Run,
 		Revoked: func(why string) error { return giveUp(dir, creds.Identity, why, log) },
 		Left: func() {
 			if left, err := guarded(dir, journal); err == nil && len(left) == 0 {

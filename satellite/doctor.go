@@ -7,6 +7,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"verdecmd/proto/wire"
 	"verdecmd/satellite/desktop/qemu"
 	"verdecmd/satellite/host"
 	"verdecmd/settings"
@@ -44,6 +45,17 @@ func probed(ctx context.Context, d *qemu.Driver) host.Probe {
 		}
 	}
 	return out
+}
+
+// checks returns what makes the checks of this host while the satellite runs.
+func checks(v *settings.Values, creds *wire.Credentials, version string, driver *qemu.Driver, log zerolog.Logger) func(context.Context, func() (bool, <-chan struct{})) error {
+	return func(ctx context.Context, linked func() (bool, <-chan struct{})) error {
+		return host.NewKeeper(host.KeeperConfig{
+			Doctor: host.DoctorConfig{Settings: v, Version: version, Credentials: creds, Holder: host.Self(),
+				Probe: func(ctx context.Context) host.Probe { return probed(ctx, driver) }},
+			Linked: linked, Log: log.With().Str("part", "checks").Logger(),
+		}).Run(ctx)
+	}
 }
 
 // kernel names the kernel, whose part in virtualisation is not always the same

@@ -52,6 +52,9 @@ type Config struct {
 	// Renew keeps the certificate from ending until its context ends, and tells
 	// revoked if the master will not; nil: nobody does.
 	Renew func(ctx context.Context, revoked func(why string)) error
+	// Checks makes the checks of this host until its context ends; linked tells
+	// whether the link is up. Nil: nobody wants them.
+	Checks func(ctx context.Context, linked func() (up bool, changed <-chan struct{})) error
 	// Left is called when everything has ended; nil: nothing is to be done then.
 	Left func()
 	// Jitter spreads new connections to the master: 0 to 1, a part of the
@@ -128,6 +131,14 @@ func (s *Satellite) Run(ctx context.Context) error {
 	}
 	if s.cfg.Guard != nil {
 		g.Go(func() error { return s.cfg.Guard(ctx) })
+	}
+	if s.cfg.Checks != nil {
+		g.Go(func() error {
+			return s.cfg.Checks(ctx, func() (bool, <-chan struct{}) {
+				up, _, _, changed := s.link.Status()
+				return up, changed
+			})
+		})
 	}
 	g.Go(func() error {
 		return s.local.Serve(ctx, s.cfg.Local, func(r wire.Report) {

@@ -66,8 +66,8 @@ func (c *DoctorConfig) mountinfo() string {
 
 // Self is this program in its hidden role as the holder of a lock, for Holder.
 // It is for programs that have this role: any other one would do again what it
-// does. The path is good also where the file has been replaced by a newer one.
-func Self() []string { return []string{"/proc/self/exe", lockRole} }
+// does.
+func Self() []string { return []string{ownProgram, lockRole} }
 
 func (c *DoctorConfig) accounts() accountsDB {
 	return account.New(c.Settings.String(settings.PasswdFile))

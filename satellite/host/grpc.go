@@ -12,6 +12,7 @@ import (
 
 	pb "verdecmd/proto"
 	"verdecmd/proto/wire"
+	"verdecmd/settings"
 )
 
 // Bounds of what is sent, and believed of others.
@@ -86,6 +87,10 @@ func (d *doctor) askOne(ctx context.Context, address string) (*asked, error) {
 			a.own = m.GetServerId()
 		}
 		a.members[m.GetServerId()] = m
+		address, _, err := settings.SplitAddress(m.GetAddress(), 1)
+		if err == nil {
+			a.answer.Servers = append(a.answer.Servers, Server{m.GetServerId(), wire.Clean(m.GetName(), maxText), address})
+		}
 	}
 	for _, s := range reply.Others {
 		a.others = append(a.others, fromProto(s))
@@ -108,9 +113,6 @@ func (a *asked) handIn(ctx context.Context, r Result, version string, now time.T
 	}
 	return time.UnixMilli(reply.CheckedUnixMs), nil
 }
-
-// peers asks other satellites for the lock that is held here.
-func (d *doctor) peers(context.Context, *asked) {}
 
 func toProto(s Survey) *pb.Survey {
 	out := &pb.Survey{Hostname: s.Hostname, Version: s.Version, Arch: s.Arch, PublicAddress: strings.Join(s.PublicIPs, ","), PeerAddress: s.PeerAddress,

@@ -34,6 +34,9 @@ const (
 	lockLeft = time.Hour
 )
 
+// ownProgram is this program, also where its file has been replaced meanwhile.
+const ownProgram = "/proc/self/exe"
+
 // errNoLocks: the file system has no locks.
 var errNoLocks = errors.New("no locks there")
 

@@ -58,6 +58,13 @@ type Answer struct {
 	Offset           time.Duration // of the clock here
 	RTT              time.Duration
 	Settings         map[string]string
+	Servers          []Server // of the cluster
+}
+
+// Server is a server of the cluster as the master knows it.
+type Server struct {
+	ID            uint64
+	Name, Address string
 }
 
 // Probe is what the hypervisor can do here.
@@ -463,4 +470,17 @@ func count(n int, one, many string) string {
 // milli is a short time in words.
 func milli(d time.Duration) string {
 	return fmt.Sprintf("%g ms", math.Round(d.Seconds()*1e4)/10)
+}
+
+// wavers are checks that measure another figure each time.
+var wavers = []string{checkMaster, checkClock, checkSnap}
+
+// sameResult tells whether a result brings no news.
+func sameResult(a, b []Finding) bool { return slices.EqualFunc(a, b, sameFinding) }
+
+// sameFinding tells whether a finding brings no news: figures of what passes are
+// none.
+func sameFinding(a, b Finding) bool {
+	return a.Check == b.Check && a.Level == b.Level && a.Hard == b.Hard &&
+		(a.Level == Pass || slices.Contains(wavers, a.Check) || a.Measured == b.Measured)
 }

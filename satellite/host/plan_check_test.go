@@ -84,6 +84,8 @@ func TestCheck(t *testing.T) {
 		"the master's name is not known":    {own: func(x m) { x.Names.Masters[0].Error = "no answer within 5 s" }, check: checkNames, level: Fail, has: "master, the master: no answer"},
 		"no address for clients":            {own: func(x m) { x.Address.Error = "no such name" }, check: checkAddress, level: Fail, has: "WIN4_VERDE_PUBADDR"},
 		"the address is another host's too": {other: func(x o) { x.PublicIPs = []string{"192.0.2.11"} }, check: checkAddress, level: Fail, has: "the address of sat2"},
+		"the address is another server's":   {own: func(x m) { x.Answer.Servers = []Server{{1, "sat1", "192.0.2.11"}, {7, "sat7", "192.0.2.11"}} }, check: checkAddress, level: Fail, has: "the address of sat7"},
+		"one computer may share it":         {own: func(x m) { x.Address.Loopback, x.Answer.Servers = true, []Server{{2, "sat2", "192.0.2.11"}} }, other: func(x o) { x.BootID, x.PublicIPs = "boot1", []string{"192.0.2.11"} }},
 		"behind a router":                   {own: func(x m) { x.Address.Own = false }, check: checkAddress, level: Warn, has: "NAT"},
 		"nothing can listen":                {own: func(x m) { x.Address.Bind = "cannot assign requested address" }, check: checkAddress, level: Fail, has: "cannot assign"},
 		"clients are led to themselves":     {own: func(x m) { x.Address.Loopback = true }, check: checkAddress, level: Fail, has: "to itself"},

@@ -62,12 +62,7 @@ func publicAddress(m Measured, others []Survey) Finding {
 		f.Measured = a.Text
 	}
 	const set = "correct WIN4_VERDE_PUBADDR"
-	var twin []string
-	for _, s := range others {
-		if slices.ContainsFunc(s.PublicIPs, func(ip string) bool { return slices.Contains(a.IPs, ip) }) {
-			twin = append(twin, hostName(s))
-		}
-	}
+	twin, elsewhere := twins(m, others)
 	switch {
 	case a.Error != "":
 		f.Level, f.Measured, f.Fix = Fail, fmt.Sprintf("%s: %s", a.Text, a.Error), "make the name known, or "+set
@@ -77,7 +72,7 @@ func publicAddress(m Measured, others []Survey) Finding {
 	case a.Bind != "":
 		f.Level, f.Fix = Fail, set
 		f.Measured += ", and nothing can listen there: " + a.Bind
-	case a.Loopback && len(others) > 0:
+	case a.Loopback && elsewhere:
 		f.Level, f.Fix = Fail, set
 		f.Measured += ", which leads every client to itself"
 	case !a.Own:
@@ -85,6 +80,36 @@ func publicAddress(m Measured, others []Survey) Finding {
 		f.Measured += ", which no interface of this host has"
 	}
 	return f
+}
+
+// twins are the hosts that have the same address for clients; elsewhere tells
+// whether there are other computers in the cluster at all. Satellites on one
+// computer, as in a demonstration, may share an address.
+func twins(m Measured, others []Survey) (twin []string, elsewhere bool) {
+	here := map[uint64]bool{m.Survey.ServerID: true}
+	for _, s := range others {
+		switch {
+		case s.BootID != "" && s.BootID == m.Survey.BootID:
+			here[s.ServerID] = true
+			continue
+		case slices.ContainsFunc(s.PublicIPs, func(ip string) bool { return slices.Contains(m.Address.IPs, ip) }):
+			twin = append(twin, hostName(s))
+		}
+		elsewhere = true
+	}
+	if m.Answer == nil {
+		return twin, elsewhere
+	}
+	for _, s := range m.Answer.Servers {
+		if here[s.ID] || slices.Contains(twin, s.Name) {
+			continue
+		}
+		elsewhere = true
+		if s.Address == m.Address.Text || slices.Contains(m.Address.IPs, s.Address) {
+			twin = append(twin, s.Name)
+		}
+	}
+	return twin, elsewhere
 }
 
 func accounts(m Measured, others []Survey) Finding {
