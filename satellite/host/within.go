@@ -94,14 +94,14 @@ func within[T any](ctx context.Context, m *measurer, check string, limit time.Du
 					return a.value, true
 				}
 			default:
+				go func() { // what comes too late is nobody's
+					a := <-came
+					if c, ok := any(a.value).(interface{ close() }); ok && a.err == nil {
+						c.close()
+					}
+				}()
 			}
 			m.fail(check, reason(ctx.Err(), limit))
-			go func() { // what comes too late is nobody's
-				a := <-came
-				if c, ok := any(a.value).(interface{ close() }); ok && a.err == nil {
-					c.close()
-				}
-			}()
 			return value, false
 		}
 	}
