@@ -128,17 +128,17 @@ func (s *Satellite) Run(ctx context.Context) error {
 		if s.cfg.Renew != nil {
 			g.Go(func() error { return s.cfg.Renew(on, s.revoked) })
 		}
+		if s.cfg.Checks != nil {
+			g.Go(func() error {
+				return s.cfg.Checks(on, func() (bool, <-chan struct{}) {
+					up, _, _, changed := s.link.Status()
+					return up, changed
+				})
+			})
+		}
 	}
 	if s.cfg.Guard != nil {
 		g.Go(func() error { return s.cfg.Guard(ctx) })
-	}
-	if s.cfg.Checks != nil {
-		g.Go(func() error {
-			return s.cfg.Checks(ctx, func() (bool, <-chan struct{}) {
-				up, _, _, changed := s.link.Status()
-				return up, changed
-			})
-		})
 	}
 	g.Go(func() error {
 		return s.local.Serve(ctx, s.cfg.Local, func(r wire.Report) {

@@ -341,7 +341,7 @@ func TestWriting(t *testing.T) {
 		}
 	}
 	b.Reset()
-	must(t, writeText(&b, r, false))
+	must(t, writeText(&b, r, false, true))
 	text := b.String()
 	for _, want := range []string{"\npass  clock ", "\nfail  bridges       bridges: br0\n", "\n                    keeps desktops away from this host\n                    wanted: the bridge br9", "fix: make the bridge", " pass, 0 warn, 1 fail.\n"} {
 		if !strings.Contains(text, want) {
@@ -349,7 +349,7 @@ func TestWriting(t *testing.T) {
 		}
 	}
 	b.Reset()
-	must(t, writeText(&b, r, true))
+	must(t, writeText(&b, r, true, true))
 	if !strings.Contains(b.String(), "\x1b[31mfail\x1b[0m  bridges") || strings.Contains(text, "\x1b") {
 		t.Errorf("colours: got %q", b.String())
 	}
