@@ -149,6 +149,8 @@ func (b *batch) print(l ReplyLine) {
 	case l.Preliminary() || l.End() && l.Code >= 400:
 		b.w.Flush()
 		b.fail(l)
+	case l.End() && l.Code == 201: // what was made is told there and nowhere else: a token, a number
+		b.w.WriteString(l.Data + "\n")
 	case l.End() && (b.o.format != "text" || l.Data == "" || l.Code == 331):
 	default:
 		b.w.WriteString(l.Data + "\n")

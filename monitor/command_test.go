@@ -49,6 +49,7 @@ func TestOneShot(t *testing.T) {
 		{"quoted by us", []string{"ping", `a "b" c`}, "", "", "", 0},
 		{"unchanged", []string{"offlineserver", "2"}, "", "", "", 0},
 		{"json", []string{"-f", "json", "complete", "ping"}, "", `{"word":"ping","summary":"answer, to show that the master is alive"}` + "\n", "", 0},
+		{"what was made", []string{"createtoken", "ttl=30m"}, "", "created id=1 token=vd1-fake-1-secret expires=2026-11-21T08:45:02Z\n", "", 0},
 		{"not found", []string{"server", "9"}, "", "", "verdecmon: 550 not-found kind=server id=9 msg=\"no server has this ID\"\n", 5},
 		{"text not found", []string{"-f", "text", "server", "9"}, "", "", "verdecmon: 550 No server has the ID 9. Type \"servers\" to see the known ones.\n", 5},
 		{"refused", []string{"fenceserver", "1"}, "", "", "verdecmon: 554 ", 1},

@@ -127,6 +127,7 @@ func (r *registrar) secrets() (err error) {
 		if r.token, err = readSecret(r.tokenFile, "token", r.in); err != nil {
 			return err
 		}
+		r.token = tokenIn(r.token)
 		t, err := wire.ParseToken(r.token)
 		if err != nil {
 			return err

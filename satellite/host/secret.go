@@ -56,6 +56,18 @@ func oneLine(where string, r io.Reader) (string, error) {
 	return text, nil
 }
 
+// tokenIn finds the token in a line that says more about it, as the monitor
+// writes it for scripts: created id=3 token=vd1-... A line without one is
+// returned as it is.
+func tokenIn(line string) string {
+	for _, w := range strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\",=:{}", r) }) {
+		if strings.HasPrefix(w, "vd1-") {
+			return w
+		}
+	}
+	return line
+}
+
 // noSecrets refuses a token among the words of the command line, wherever it
 // stands there.
 func noSecrets(words []string) error {
