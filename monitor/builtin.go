@@ -288,7 +288,8 @@ func newSubscription(c *Call, b Backend) (*subscription, error) {
 func eventTypes(string) []Choice {
 	var out []Choice
 	for _, kind := range []string{
-		"server.* up down online offline draining registered replaced forgotten unfit fit",
+		"server.* up down online offline draining registered replacing replaced rejoined forgotten unfit fit refused duplicate skew nospace space",
+		"password.* wrong locked", "token.* refused", "cert.* expiring renewed",
 		"session.* starting started stopping ended failed migrated",
 		"reservation.* made used expired cancelled", "image.* published rolledback",
 		"replica.* ready started stopped failed", "template.* synced failed", "roam.* up down",

@@ -220,6 +220,16 @@ func TestEnrol(t *testing.T) {
 	if r := w.c.Enrol("newer", "c"); r.ID != 4 {
 		t.Errorf("another: got %+v, want number 4", r)
 	}
+	w.c.Withdrawn("newer") // nobody has heard of number 4
+	w.c.Withdrawn("nobody")
+	if r := w.c.Enrol("newest", "d"); r.ID != 4 {
+		t.Errorf("after one that was withdrawn: got %+v, want number 4", r)
+	}
+	w.c.Enrol("last", "e")
+	w.c.Withdrawn("newest") // not the last one: its number is lost
+	if r := w.c.Enrol("one more", "f"); r.ID != 6 {
+		t.Errorf("after one in between: got %+v, want number 6", r)
+	}
 	a.UUID = "replaced"
 	w.c.Registered(w.now, a)
 	a.UUID = "again"

@@ -92,6 +92,10 @@ func (m *Manager) reissue(ctx context.Context, r Renewal, may func(*owner) error
 		c.Certified(s.ID, cluster.Certificate{Serial: p.Serial, From: p.From, Until: p.Until})
 	})
 	m.cfg.Log.Info().Uint64("server", s.ID).Str("satellite", s.Name).Str("serial", cert.Serial).Time("until", cert.NotAfter).Msg("a satellite has a new certificate")
+	m.mu.Lock()
+	delete(m.expiring, s.ID)
+	m.mu.Unlock()
+	m.renewed(s, p.Until)
 	m.compareClock(s.ID, s.Name, r.Clock)
 	return Joined{Certificate: cert.PEM, Server: s.ID, UUID: s.UUID, Name: s.Name}, nil
 }

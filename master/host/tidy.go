@@ -76,31 +76,43 @@ func (m *Manager) tidy(ctx context.Context) error {
 }
 
 // tellExpiring tells once of each certificate of a connected server that it is
-// in the last fifth of its life.
+// in the last fifth of its life, and when another one has taken its place.
 func (m *Manager) tellExpiring() {
 	type shown struct {
 		cluster.ServerRecord
 		cluster.Certificate
 	}
 	var all []shown
-	now := m.cfg.Now()
 	m.cfg.State(func(c *cluster.Cluster) {
 		for _, s := range c.Servers() {
-			if s.Attachment != 0 && closing(now, s.Certificate.From, s.Certificate.Until) {
+			if s.Attachment != 0 {
 				all = append(all, shown{s.Record(), s.Certificate})
 			}
 		}
 	})
+	now := m.cfg.Now()
 	for _, x := range all {
+		ends := closing(now, x.From, x.Until)
 		m.mu.Lock()
-		told := m.expiring[x.ID] == x.Serial
-		m.expiring[x.ID] = x.Serial
-		m.mu.Unlock()
-		if told {
-			continue
+		told := m.expiring[x.ID]
+		if ends {
+			m.expiring[x.ID] = x.Serial
+		} else {
+			delete(m.expiring, x.ID)
 		}
-		m.cfg.Log.Warn().Uint64("server", x.ID).Str("satellite", x.Name).Time("until", x.Until).Msg("a satellite's certificate ends soon and was not renewed")
-		m.cfg.Event("cert.expiring", fmt.Sprintf("The certificate of server %d (%s) ends at %s and was not renewed: see the log of its satellite.", x.ID, x.Name, x.Until.Local().Format(time.DateTime)),
-			append(pairs(x.ServerRecord), monitor.Pair{Key: "until", Value: x.Until})...)
+		m.mu.Unlock()
+		switch {
+		case ends && told != x.Serial:
+			m.cfg.Log.Warn().Uint64("server", x.ID).Str("satellite", x.Name).Time("until", x.Until).Msg("a satellite's certificate ends soon and was not renewed")
+			m.cfg.Event("cert.expiring", fmt.Sprintf("The certificate of server %d (%s) ends at %s and was not renewed: see the log of its satellite.", x.ID, x.Name, x.Until.Local().Format(time.DateTime)),
+				append(pairs(x.ServerRecord), monitor.Pair{Key: "until", Value: x.Until})...)
+		case !ends && told != "":
+			m.renewed(x.ServerRecord, x.Until)
+		}
 	}
+}
+
+// renewed tells that a server has a new certificate.
+func (m *Manager) renewed(r cluster.ServerRecord, until time.Time) {
+	m.cfg.Event("cert.renewed", fmt.Sprintf("Server %d (%s) has a new certificate, until %s.", r.ID, r.Name, until.Local().Format(time.DateTime)), append(pairs(r), monitor.Pair{Key: "until", Value: until})...)
 }

@@ -57,24 +57,27 @@ func (h *Hub) Forget(server uint64) { h.scarce.forget(server) }
 // and settles what its inventory leads to.
 func (h *Hub) Attach(ctx context.Context, hello cluster.Hello, name string) (link.Attached, error) {
 	if err := h.cfg.Host.Ensure(ctx, hello, name); err != nil {
-		h.refused(hello.UUID, name, err)
+		h.refused(hello.UUID, name, 0, err)
 		return link.Attached{}, err
 	}
 	var at link.Attached
 	var e cluster.Effects
+	var twin uint64 // the server that is connected with this identity already
 	var err error
 	h.cfg.State(func(c *cluster.Cluster) {
 		if at.Attachment, e, err = c.Attach(h.cfg.Now(), hello); err == nil {
 			s := c.ServerByUUID(hello.UUID)
 			at.Server, at.Name = s.ID, s.Name
+		} else if errors.Is(err, cluster.ErrDuplicate) {
+			twin = c.ServerByUUID(hello.UUID).ID
 		}
 	})
 	if err != nil {
 		kind := wire.Internal
-		if errors.Is(err, cluster.ErrDuplicate) {
+		if twin != 0 {
 			kind = wire.InUse
 		}
-		h.refused(hello.UUID, name, err)
+		h.refused(hello.UUID, name, twin, err)
 		return at, wire.Errorf(kind, "%v", err)
 	}
 	h.refusals.set(hello.UUID, "")
@@ -83,12 +86,17 @@ func (h *Hub) Attach(ctx context.Context, hello cluster.Hello, name string) (lin
 	return at, nil
 }
 
-// refused tells once that a machine may not join, however often it tries.
-func (h *Hub) refused(uuid, name string, err error) {
+// refused tells once that a machine may not connect, however often it tries. twin
+// is the server that is connected with the same identity; 0: that is not why.
+func (h *Hub) refused(uuid, name string, twin uint64, err error) {
 	if !h.refusals.set(uuid, err.Error()) {
 		return
 	}
 	h.cfg.Log.Error().Err(err).Str("satellite", name).Msg("a satellite is refused")
+	if twin != 0 {
+		h.cfg.Event("server.duplicate", fmt.Sprintf("Two machines show the identity of server %d (%s): the newer one is refused, and no new session goes to the other one until this is settled: %v.", twin, name, err), append(serverPairs(twin, name), monitor.Pair{Key: "msg", Value: err.Error()})...)
+		return
+	}
 	h.cfg.Event("server.refused", fmt.Sprintf("A machine with the certificate of %s is refused: %v.", name, err), monitor.Pair{Key: "name", Value: name}, monitor.Pair{Key: "msg", Value: err.Error()})
 }
 
