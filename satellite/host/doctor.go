@@ -21,6 +21,9 @@ type DoctorConfig struct {
 	// Credentials are the satellite's; nil: this computer has none, and no other
 	// one is asked.
 	Credentials *wire.Credentials
+	// Unusable is why the credentials that there are cannot be used; nil: they
+	// can, or there are none.
+	Unusable error
 	// NoMaster: the master is not asked, though there are credentials.
 	NoMaster bool
 	// HandIn lets the master keep the result and honour it. What went wrong with
@@ -96,13 +99,16 @@ func examine(ctx context.Context, c DoctorConfig, by *measurer, wanted func(r Re
 	}
 	by.begin(c.Progress)
 	d := &doctor{cfg: c, measurer: by}
-	d.m.Master, d.m.Satellite = c.Settings.Bool(settings.ClusterMaster), c.Credentials != nil
+	d.m.Master, d.m.Satellite = c.Settings.Bool(settings.ClusterMaster), c.Credentials != nil || c.Unusable != nil
 	d.survey(ctx)
 	defer func() {
 		if d.held != nil {
 			d.held.close()
 		}
 	}()
+	if c.Unusable != nil && !c.NoMaster {
+		by.fail(checkMaster, c.Unusable.Error())
+	}
 	others := c.Against
 	var asked *asked
 	if c.Credentials != nil && !c.NoMaster {

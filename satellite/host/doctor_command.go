@@ -65,9 +65,7 @@ Exit code 0: all pass, warnings included; 1: one fails.`,
 				return err
 			}
 			cfg := DoctorConfig{Settings: v, Version: version, Probe: probe(v), NoMaster: noMaster, HandIn: true, Holder: Self(), Progress: progress(cmd.ErrOrStderr())}
-			if cfg.Credentials, err = credentials(v); err != nil {
-				return err
-			}
+			cfg.Credentials, cfg.Unusable = credentials(v)
 			if against != "" {
 				s, err := readSurvey(against)
 				if err != nil {
@@ -116,7 +114,8 @@ func Hold(path string, in io.Reader, out io.Writer) error {
 	return err
 }
 
-// credentials are those of a satellite, or nil where this computer has none.
+// credentials are those of a satellite; nil where this computer has none. The
+// error is that those which are there cannot be used.
 func credentials(v *settings.Values) (*wire.Credentials, error) {
 	dir := PKI(v)
 	c, err := wire.Load(dir, wire.Satellite)
@@ -127,8 +126,6 @@ func credentials(v *settings.Values) (*wire.Credentials, error) {
 		return nil, nil
 	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
 		return nil, fmt.Errorf("%w; only root may read the keys of this host: run it as root", err)
-	case v.Bool(settings.ClusterMaster) && dir == settings.PKI(v):
-		return nil, nil // the certificate there is the master's
 	}
 	return nil, err
 }

@@ -279,8 +279,8 @@ func TestKeeper(t *testing.T) {
 	}
 }
 
-// When the checks are made: not before the link is up, then every hour, and
-// sooner where nobody has heard of them.
+// When the checks are made: not before the link is up, once more a little later,
+// then every hour, and sooner where nobody has heard of them.
 func TestKeeperTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		changed := make(chan struct{})
@@ -308,12 +308,13 @@ func TestKeeperTimes(t *testing.T) {
 		up = true
 		mu.Unlock()
 		close(changed)
-		time.Sleep(2 * time.Hour)
+		time.Sleep(70 * time.Minute)
 		cancel()
 		must(t, <-done)
 		want := []time.Duration{time.Hour + checkSpread/2}
-		want = append(want, want[0]+checkEvery*105/100)
+		want = append(want, want[0]+checkAgain*105/100)
 		want = append(want, want[1]+checkSoon*3/2)
+		want = append(want, want[2]+checkEvery*105/100)
 		if !slices.Equal(at, want) {
 			t.Errorf("got %v, want %v", at, want)
 		}
@@ -359,6 +360,22 @@ func TestWriting(t *testing.T) {
 	for text, want := range map[string]string{"": "not a result", "{}": "no survey", `{"survey":{"hostname":"x"}}`: "no survey", "[1]": "not a result"} {
 		if _, err := parseDocument([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %q", text, err, want)
+		}
+	}
+}
+
+// Every check is in the manual, with a star if it can be hard.
+func TestManual(t *testing.T) {
+	page, err := os.ReadFile("../../packaging/man/verdecmd.8")
+	must(t, err)
+	hard := []string{checkQEMU, checkAccel, checkDevice, checkAccounts, checkLocks, checkBridges}
+	for _, f := range Check(fit(), []Survey{twin()}) {
+		line := "\n.It Cm " + f.Check
+		if slices.Contains(hard, f.Check) {
+			line += " No *"
+		}
+		if !strings.Contains(string(page), line+"\n") {
+			t.Errorf("the manual does not say %q", line)
 		}
 	}
 }

@@ -12,8 +12,11 @@ import (
 
 const (
 	// checkEvery is the time between two rounds of checks of a running satellite,
-	// and checkSoon that after one whose result could not be handed in.
+	// checkAgain that after the first one, when hosts that were started together
+	// have told what they are, and checkSoon that after one whose result could
+	// not be handed in.
 	checkEvery = time.Hour
+	checkAgain = 2 * time.Minute
 	checkSoon  = time.Minute
 	// checkSpread is over what time the first rounds are spread: all satellites
 	// of a cluster may have been started at once.
@@ -32,7 +35,7 @@ type KeeperConfig struct {
 }
 
 // Keeper makes the checks of a host while its satellite runs: when the link is
-// up for the first time, and every hour. A result is handed in to the master if
+// up for the first time, once more a little later, and every hour. A result is handed in to the master if
 // it is news, or if the master keeps another one. Use Run.
 type Keeper struct {
 	cfg      KeeperConfig
@@ -55,7 +58,7 @@ func NewKeeper(cfg KeeperConfig) *Keeper {
 
 // Run works until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
-	wait := time.Duration(k.cfg.Jitter() * float64(checkSpread))
+	wait, next := time.Duration(k.cfg.Jitter()*float64(checkSpread)), checkAgain
 	for {
 		for up, changed := k.cfg.Linked(); !up; up, changed = k.cfg.Linked() {
 			select {
@@ -69,11 +72,13 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		wait = checkEvery + time.Duration(k.cfg.Jitter()*float64(checkEvery)/10)
+		wait = next + time.Duration(k.cfg.Jitter()*float64(next)/10)
 		if err := k.once(ctx); err != nil && ctx.Err() == nil {
 			k.cfg.Log.Warn().Err(err).Msg("checks of this host")
 			wait = checkSoon + time.Duration(k.cfg.Jitter()*float64(checkSoon))
+			continue
 		}
+		next = checkEvery
 	}
 }
 

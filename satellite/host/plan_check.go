@@ -230,7 +230,7 @@ func (m Measured) failed(check string) bool {
 
 // silence is what to look at where a check had no answer.
 var silence = map[string]string{
-	checkMaster:   "look at WIN4_VERDE_CMADDR, and whether the master runs and the network leads there",
+	checkMaster:   "look at WIN4_VERDE_CMADDR and at the certificate of this host, and whether the master runs and the network leads there",
 	checkAccel:    "look at QEMU and the accelerator: WIN4_QEMU, WIN4_ACCEL",
 	checkNames:    "look at /etc/resolv.conf and whether the name servers run",
 	checkAddress:  "look at /etc/resolv.conf and at WIN4_VERDE_PUBADDR",

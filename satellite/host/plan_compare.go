@@ -177,9 +177,10 @@ func homes(m Measured, others []Survey) Finding {
 	var odd []string
 	apart := false
 	for _, s := range others {
+		one := s.BootID == m.Survey.BootID && s.BootID != "" // they share its disks, too
 		switch {
-		case s.Home.Dir == "" || s.BootID == m.Survey.BootID && s.BootID != "":
-		case !h.Network || !s.Home.Network:
+		case s.Home.Dir == "":
+		case !one && (!h.Network || !s.Home.Network):
 			apart = true
 			if s.Home.Network {
 				odd = append(odd, fmt.Sprintf("%s has %s", hostName(s), mountText(s.Home)))
