@@ -131,7 +131,7 @@ func New(ctx context.Context, cfg Config) (*Master, error) {
 	m.pace.wish, m.pace.rules = cfg.Limits, link.NewPacing(cfg.Limits.Interval, cfg.LeaseSelf)
 	m.join()
 	if cfg.Credentials != nil {
-		cfg.Credentials.SetRevoked(m.host.Revoked)
+		cfg.Credentials.SetRevoked(m.host.Refuse)
 	}
 	m.session.RegisterJobs()
 	m.drain.RegisterJobs()

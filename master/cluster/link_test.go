@@ -232,8 +232,17 @@ func TestEnrol(t *testing.T) {
 	}
 	a.UUID = "replaced"
 	w.c.Registered(w.now, a)
+	w.c.Certified(3, Certificate{Serial: "0a"})
+	w.c.Certified(99, Certificate{Serial: "0b"}) // there is none
+	w.c.Registered(w.now, a)
+	if got := w.c.Server(3).Certificate.Serial; got != "0a" {
+		t.Errorf("the certificate is %q, want 0a", got)
+	}
 	a.UUID = "again"
 	w.c.Registered(w.now, a)
+	if got := w.c.Server(3).Certificate.Serial; got != "" {
+		t.Errorf("with a new identity the certificate is still %q", got)
+	}
 	w.check()
 	if w.c.ServerByUUID("replaced") != nil || w.c.ServerByUUID("again") != w.c.Server(3) {
 		t.Error("the old identity is still known, or the new one is not")

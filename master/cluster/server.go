@@ -81,6 +81,9 @@ func (c *Cluster) Registered(now time.Time, r ServerRecord) {
 	if c.byUUID[s.UUID] == s {
 		delete(c.byUUID, s.UUID)
 	}
+	if s.UUID != r.UUID { // what another machine has shown
+		s.Certificate = Certificate{}
+	}
 	c.byUUID[r.UUID] = s
 	if s.UUID != r.UUID { // another machine, which has not been checked
 		s.Hard = nil

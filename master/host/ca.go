@@ -23,10 +23,9 @@ const (
 	satellitesDir = "satellites" // NAME/: what enrol writes without --out
 )
 
-// Lives of the certificates. There is no renewal over the network yet: a year
-// is long enough not to be a nuisance, the programs warn 30 days before, and
-// "enrol" with the same name makes the next one. The master's own lasts as
-// long as the authority, since it could make itself a new one at any time.
+// Lives of the certificates that are made here: a satellite's lasts for a year,
+// and is renewed over the network. The master's own lasts as long as the
+// authority, since it could make itself a new one at any time.
 const (
 	masterLife    = 20 * 365 * 24 * time.Hour // shortened to the authority's
 	satelliteLife = 365 * 24 * time.Hour

@@ -39,7 +39,7 @@ computer otherwise. A cluster that is there already is never touched.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Cluster %s is made; its keys are in %s.\nNext: \"verdecmd enrol NAME\" for each satellite, then \"verdecmd master\".\n", cluster, dir)
+			fmt.Fprintf(cmd.OutOrStdout(), "Cluster %s is made; its keys are in %s.\nNext: \"verdecmd master\". Then, for each satellite, \"createtoken\" in the monitor here and \"verdecmd register\" there; or \"verdecmd enrol NAME\" here, whose files are copied by hand.\n", cluster, dir)
 			return nil
 		},
 	}
@@ -56,9 +56,11 @@ func enrolCommand() *cobra.Command {
 
 Run it on the master's computer. It writes two files, ` + wire.CAFile + ` and ` + wire.IdentityFile + `;
 copy both into WIN4_VERDE_PKI_DIR of the satellite, in a way that nobody else can
-read them on, and restart the satellite. They are valid for one year. The
-satellite's log warns 30 days before the end: enrol the same NAME again then, it
-stays the same server.`,
+read them on, and restart the satellite. They are valid for one year; a satellite
+that runs renews its certificate itself. Enrolled again, the same NAME stays the
+same server; after "forgetserver" it becomes a new one, and after "replaceserver"
+the machine that takes its place. "verdecmd register" on the satellite does the
+same over the network, and nothing has to be copied.`,
 		Example: "  verdecmd enrol sat1.example.com\n  verdecmd enrol sat1 --out /root/sat1-credentials",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

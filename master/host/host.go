@@ -82,6 +82,7 @@ type Manager struct {
 	guesses   guard
 	complains guard
 	renewals  guard
+	shown     map[string]bool   // revoked identities that were shown since the start
 	expiring  map[uint64]string // serials of certificates that were told to end soon, by server
 }
 
@@ -113,7 +114,7 @@ func New(cfg Config) *Manager {
 		cfg.Authority = func() *wire.Authority { return nil }
 	}
 	return &Manager{cfg: cfg, hashing: make(chan struct{}, hashers), proofs: map[uint64]proof{}, revoked: map[string]Revocation{}, tokens: map[uint64]*token{},
-		expiring: map[uint64]string{}, guesses: guesses, complains: complaints, renewals: renewals}
+		shown: map[string]bool{}, expiring: map[uint64]string{}, guesses: guesses, complains: complaints, renewals: renewals}
 }
 
 // record is the durable form of a server.

@@ -7,6 +7,7 @@ import (
 
 	"verdecmd/master/cluster"
 	"verdecmd/master/store"
+	"verdecmd/monitor"
 	"verdecmd/proto/wire"
 )
 
@@ -100,19 +101,48 @@ func restoreRevoked(s store.Snapshot) (map[string]Revocation, *blindness, error)
 	return all, unknown, nil
 }
 
+// revocationOf finds what revokes an identity, or the certificate of it with this
+// serial. It needs m.mu.
+func (m *Manager) revocationOf(id, serial string) (Revocation, bool) {
+	r, ok := m.revoked[id]
+	if !ok && serial != "" {
+		r, ok = m.revoked[id+" "+serial]
+	}
+	return r, ok
+}
+
 // Revoked tells whether an identity, or the certificate of it with this serial,
 // is of the cluster no more, and why, in words for who shows it.
 func (m *Manager) Revoked(id, serial string) (why string, revoked bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r, ok := m.revoked[id]
-	if !ok && serial != "" {
-		r, ok = m.revoked[id+" "+serial]
-	}
+	r, ok := m.revocationOf(id, serial)
 	if !ok {
 		return "", false
 	}
 	return r.Text(), true
+}
+
+// Refuse is Revoked for who shows the identity, and announces once that it was
+// shown: a machine that was shut out is there again. It does not block.
+func (m *Manager) Refuse(id, serial string) (why string, revoked bool) {
+	m.mu.Lock()
+	r, revoked := m.revocationOf(id, serial)
+	news := revoked && !m.shown[r.key().ID]
+	if news {
+		m.shown[r.key().ID] = true
+	}
+	m.mu.Unlock()
+	if !revoked {
+		return "", false
+	}
+	why = r.Text()
+	if news {
+		m.cfg.Log.Warn().Uint64("server", r.Server).Str("satellite", r.Name).Str("identity", id).Str("why", r.Why).Msg("a machine that was shut out tries to connect")
+		m.cfg.Event("server.refused", fmt.Sprintf("The machine that was server %d (%s) tries to connect and is refused: %s.", r.Server, r.Name, why),
+			monitor.Pair{Key: "name", Value: r.Name}, monitor.Pair{Key: "server", Value: r.Server}, monitor.Pair{Key: "msg", Value: why})
+	}
+	return why, true
 }
 
 // revoke takes over revocations that are durable, and cuts what is open.

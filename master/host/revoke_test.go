@@ -109,3 +109,20 @@ func TestRestoreRevokedDamaged(t *testing.T) {
 		}
 	}
 }
+
+// A machine that was shut out and comes back is refused, and told once of.
+func TestRefuseIsTold(t *testing.T) {
+	r := start(t, store.NewMem())
+	r.revoke(Revocation{ID: "u1", Why: Superseded, Server: 1, Name: "sat1"})
+	for range 3 {
+		if why, gone := r.Refuse("u1", "0a"); !gone || !strings.HasPrefix(why, "superseded: ") {
+			t.Errorf("got %v %q", gone, why)
+		}
+		if _, gone := r.Refuse("u2", "0b"); gone {
+			t.Error("another machine is refused")
+		}
+	}
+	if got := strings.Join(r.events, " "); got != "server.refused" {
+		t.Errorf("events: %s", got)
+	}
+}

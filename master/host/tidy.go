@@ -69,6 +69,7 @@ func (m *Manager) tidy(ctx context.Context) error {
 	m.mu.Lock()
 	for _, c := range changes {
 		delete(m.revoked, c.Key.ID)
+		delete(m.shown, c.Key.ID)
 	}
 	m.mu.Unlock()
 	m.cfg.Changed()
