@@ -186,7 +186,6 @@ func TestMenuCtrlC(t *testing.T) {
 // whether it is ready or what is missing.
 func TestChecks(t *testing.T) {
 	t.Parallel()
-	m := newManager(t)
 	tests := map[string]struct {
 		found []Finding
 		want  []string
@@ -201,8 +200,8 @@ func TestChecks(t *testing.T) {
 			t.Parallel()
 			h := newNewcomer(t)
 			h.found = test.found
-			file, _ := m.token(uint64(len(name)))
-			m.change(func() { m.used = map[uint64]string{} })
+			m := newManager(t)
+			file, _ := m.token(1)
 			registered, err := h.do("", "register", "--manager", m.address, "--token-file", file)
 			if err != nil {
 				t.Fatalf("%v\n%s", err, registered)
