@@ -109,6 +109,7 @@ type proxy struct {
 	mu    sync.Mutex // guards what follows
 	conns []net.Conn
 	off   bool
+	lose  func() bool // answers are lost as soon as it says so; nil: none is
 }
 
 func newProxy(t *testing.T, to string) *proxy {
@@ -130,12 +131,28 @@ func newProxy(t *testing.T, to string) *proxy {
 			if !p.take(a, b) {
 				continue
 			}
-			wg.Go(func() { io.Copy(a, b); a.Close() })
+			wg.Go(func() { io.Copy(lossy{a, p}, b); a.Close() })
 			wg.Go(func() { io.Copy(b, a); b.Close() })
 		}
 	})
 	t.Cleanup(func() { l.Close(); p.cut(); wg.Wait() })
 	return p
+}
+
+// lossy is where answers go, or are lost.
+type lossy struct {
+	io.Writer
+	p *proxy
+}
+
+func (a lossy) Write(b []byte) (int, error) {
+	a.p.mu.Lock()
+	lose := a.p.lose
+	a.p.mu.Unlock()
+	if lose != nil && lose() {
+		return len(b), nil
+	}
+	return a.Writer.Write(b)
 }
 
 func (p *proxy) take(conns ...net.Conn) bool {

@@ -84,7 +84,7 @@ type pane struct {
 
 func tmux(t *testing.T, command string) pane {
 	t.Helper()
-	p := pane{t, fmt.Sprintf("verdecmd-test-%d", os.Getpid())}
+	p := pane{t, fmt.Sprintf("verdecmd-test-%d-%s", os.Getpid(), t.Name())}
 	p.do("-f", "/dev/null", "new-session", "-d", "-x", "120", "-y", "50", "env VERDECMON_HISTORY= "+command)
 	t.Cleanup(func() { exec.Command("tmux", "-L", p.name, "kill-server").Run() }) // it may have ended
 	return p

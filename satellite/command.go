@@ -75,10 +75,8 @@ func serve(ctx context.Context, path, version string, newLog func(string) zerolo
 	// Desktops run as their users and must get through to their own directories,
 	// whatever umask a service manager has given us.
 	syscall.Umask(0o022)
-	if snap := v.String(settings.SnapDir); snap != "" {
-		if err := os.MkdirAll(snap, 0o711); err != nil {
-			log.Error().Err(err).Msg("the snap directory cannot be made (WIN4_SNAP_DIR)")
-		}
+	if err := host.MakeSnapDir(v); err != nil {
+		log.Error().Err(err).Msg("the snap directory cannot be made (WIN4_SNAP_DIR)")
 	}
 	socket := v.String(settings.SatSocket)
 	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {

@@ -2,6 +2,7 @@ package host
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
@@ -187,5 +188,12 @@ func TestCommands(t *testing.T) {
 	}
 	if _, err := run("init"); !errors.Is(err, ErrInitialised) {
 		t.Errorf("init again: got %v, want %v", err, ErrInitialised)
+	}
+	c, err := wire.Load(dir+"/pki", wire.Master)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run("fingerprint"); err != nil || out != wire.FormatFingerprint(sha256.Sum256(c.Roots()[0]))+"\n" {
+		t.Errorf("fingerprint: got %q, %v", out, err)
 	}
 }

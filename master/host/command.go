@@ -39,7 +39,11 @@ computer otherwise. A cluster that is there already is never touched.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Cluster %s is made; its keys are in %s.\nNext: \"verdecmd master\". Then, for each satellite, \"createtoken\" in the monitor here and \"verdecmd register\" there; or \"verdecmd enrol NAME\" here, whose files are copied by hand.\n", cluster, dir)
+			print, err := fingerprint(dir)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "Cluster %s is made; its keys are in %s.\nIts fingerprint is %s.\nNext: \"verdecmd master\". Then \"managerpassword\" or \"createtoken\" in the monitor here, and \"verdecmd register\" on each server; or \"verdecmd enrol NAME\" here, whose files are copied by hand.\n", cluster, dir, print)
 			return nil
 		},
 	}

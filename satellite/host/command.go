@@ -84,7 +84,7 @@ computer that takes the place of one that has failed is registered in the same
 way, with the same name and address, after "replaceserver" on the master.`,
 		Example: `  verdecmd register
   verdecmd register --manager 192.0.2.10 --token-file /root/token
-  ssh master verdecmon createtoken server=sat3 | sed -n 's/^token\t//p' | ssh sat3 verdecmd register --manager master --token-file -
+  ssh master "verdecmon -f text createtoken server=sat3 | grep -o 'vd1-.*'" | verdecmd register --manager master --token-file -
   verdecmd register --manager 192.0.2.10 --password-file /root/password --ca-sha256 "3f1c 82d0 ..."`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			words := args
@@ -97,6 +97,7 @@ way, with the same name and address, after "replaceserver" on the master.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
+			syscall.Umask(0o022) // others must get through to settings and desktops; keys have modes of their own
 			r := &registrar{request: q, examiner: e, talk: newTalk(cmd.InOrStdin(), cmd.OutOrStdout())}
 			r.alone = r.alone || r.terminal == nil
 			err := r.register(ctx)

@@ -144,10 +144,15 @@ func (r *registrar) finish(ctx context.Context, p pending, reply *pb.JoinReply, 
 		r.say("The master's clock is %v %s this host's: a time service (chrony, systemd-timesyncd) on both keeps them together.", ahead.Abs(), word)
 	}
 	r.say("Checking this host.")
-	if v, err := settings.Load(r.settings); err != nil {
-		r.say("%s.", sentence(err))
-	} else if err := r.check(ctx, r.talk, v); err != nil {
-		r.say("The checks could not be made (verdecmd doctor makes them later): %v.", err)
+	v, err := settings.Load(r.settings)
+	if err == nil {
+		err = MakeSnapDir(v)
+	}
+	if err == nil {
+		err = r.check(ctx, r.talk, v)
+	}
+	if err != nil {
+		r.say("The checks could not be made: %v. \"verdecmd doctor\" makes them later.", err)
 	}
 	r.start()
 	return nil

@@ -32,6 +32,15 @@ func PKI(v *settings.Values) string {
 	return dir
 }
 
+// MakeSnapDir makes the directory where desktops write, if one is set. Desktops
+// run as their users and must get through to their own directories in it.
+func MakeSnapDir(v *settings.Values) error {
+	if snap := v.String(settings.SnapDir); snap != "" {
+		return os.MkdirAll(snap, 0o711)
+	}
+	return nil
+}
+
 // makeDir makes the directory of the keys, for its owner alone.
 func makeDir(dir string) error {
 	err := os.MkdirAll(filepath.Dir(dir), 0o755)

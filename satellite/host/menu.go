@@ -43,6 +43,7 @@ goes back. Ctrl-C ends what is under way, and in the first menu the program.`,
 			defer signal.Stop(stop)
 			ctx, end := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGHUP)
 			defer end()
+			syscall.Umask(0o022) // as register
 			m := &menu{examiner: e, talk: newTalk(cmd.InOrStdin(), cmd.OutOrStdout()), path: path, stop: stop}
 			err := m.run(ctx)
 			if errors.Is(err, context.Canceled) || errors.Is(err, errNoAnswer) && m.terminal != nil {

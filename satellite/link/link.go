@@ -128,14 +128,15 @@ func (l *Link) Run(ctx context.Context) error {
 		if err != nil {
 			text = wire.FromStatus(err).Error()
 		}
-		if l.fail(address + ": " + text) {
-			l.cfg.Log.Warn().Str("master", address).Str("error", text).Msg("no link to the master")
-		}
+		news := l.fail(address + ": " + text)
 		// Only a master that has proved to be of this cluster gets so far as to
 		// send an error of this kind.
 		if wire.KindOf(wire.FromStatus(err)) == wire.Revoked && l.cfg.Revoked != nil {
 			l.cfg.Revoked(text)
 			return nil
+		}
+		if news {
+			l.cfg.Log.Warn().Str("master", address).Str("error", text).Msg("no link to the master")
 		}
 		select {
 		case <-ctx.Done():
