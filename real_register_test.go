@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
@@ -13,17 +14,19 @@ import (
 	"verdecmd/proto/wire"
 )
 
-// newcomer makes the nth host, which no master knows yet.
+// newcomer makes the nth host, which no master knows yet, with an address of its
+// own.
 func (r *real) newcomer(n int) *daemon {
 	r.t.Helper()
 	check(r.t, os.Mkdir(r.path("ksat"+strconv.Itoa(n)), 0o700)) // where enrol would put something
-	return r.configure(n, values{"WIN4_VERDE_CMADDR": "", "WIN4_VERDE_MASTER_LOST": "5"}, "")
+	return r.configure(n, values{"WIN4_VERDE_CMADDR": "", "WIN4_VERDE_PUBADDR": fmt.Sprintf("127.0.0.%d", n)}, "")
 }
 
 // token is a new token in a file, and its text.
 func (r *real) token(args ...string) (file, text string) {
 	r.t.Helper()
-	_, text, ok := strings.Cut(strings.TrimSpace(r.run(0, append([]string{"verdecmon", "-f", "text", "-s", r.path("sock")}, args...)...)), "shown again: ")
+	_, text, ok := strings.Cut(r.admin(args...), "token=")
+	text, _, _ = strings.Cut(text, " ")
 	f, err := os.CreateTemp(r.dir, "token")
 	check(r.t, err)
 	_, err = f.WriteString(text + "\n")
@@ -59,7 +62,7 @@ func TestRealRegister(t *testing.T) {
 	r := newReal(t)
 	r.master(nil, "")
 	r.password("my good password")
-	r.satellite(1, nil, "")
+	r.satellite(1, values{"WIN4_VERDE_PUBADDR": "127.0.0.101"}, "")
 	stop, done := make(chan struct{}), make(chan string, 1)
 	go func() { // users who come and go
 		for i := 0; ; i++ {
@@ -84,12 +87,12 @@ func TestRealRegister(t *testing.T) {
 	second := r.newcomer(2)
 	file, text := r.token("createtoken", "server=sat2")
 	out := second.register(0, "--manager", r.address, "--token-file", file)
-	for _, want := range []string{"sat2 is registered: server 2 of cluster ", "This host is ready.", "Start the satellite: verdecmd satellite --settings " + second.settings} {
+	for _, want := range []string{"sat2 is registered: server 2 of cluster ", "Checking this host.", " pass, ", "Start the satellite: verdecmd satellite --settings " + second.settings} {
 		if !strings.Contains(out, want) {
 			t.Errorf("register: no %q in\n%s", want, out)
 		}
 	}
-	if !strings.Contains(r.admin("servers"), "2\tsat2\t127.0.0.1\tonline\tdown\t") {
+	if !strings.Contains(r.admin("servers"), "2\tsat2\t127.0.0.2\tonline\tdown\t") {
 		t.Errorf("servers:\n%s", r.admin("servers"))
 	}
 	r.takesLogins(second, "alice")
@@ -178,7 +181,7 @@ func TestRealRegisterRefused(t *testing.T) {
 	parts[2], parts[4] = parts[4], parts[2]
 	check(t, os.WriteFile(cut, []byte(text[:len(text)-20]), 0o600), os.WriteFile(swapped, []byte(strings.Join(parts, "-")), 0o600))
 	tests := []struct{ name, file, want string }{
-		{"cut off", cut, "check sum does not fit, copy all of it"},
+		{"cut off", cut, "the token is cut off: it has 5 of 6 parts, copy all of it"},
 		{"parts swapped", swapped, "check sum does not fit, copy all of it"},
 		{"of another cluster", foreign, "this is another cluster, a token from before its authority was changed, or somebody is in between; nothing was sent"},
 		{"for another host", elsewhere, "is for the host sat9, this one is sat2; it still works there"},
@@ -248,7 +251,7 @@ func TestRealRegisterLostAnswer(t *testing.T) {
 	}
 	creds, err := wire.Load(r.path("ksat2"), wire.Satellite)
 	check(t, err)
-	if creds.Identity.ID != id || strings.Count(r.admin("servers"), "\n") != 1 {
+	if creds.Identity.ID != id || strings.Count(r.admin("servers"), "\tsat2\t") != 1 {
 		t.Errorf("it is %s, at first it was %s; servers:\n%s", creds.Identity.ID, id, r.admin("servers"))
 	}
 	h.start()
@@ -262,6 +265,9 @@ func TestRealRegisterLostAnswer(t *testing.T) {
 func TestRealRenew(t *testing.T) {
 	t.Parallel()
 	r := newReal(t)
+	check(t, os.RemoveAll(r.path("master/pki"))) // the authority is older than its certificates
+	_, err := host.Init(r.path("master/pki"), time.Now().Add(-3*365*24*time.Hour))
+	check(t, err)
 	r.master(nil, "")
 	enrolled := func(n int, ago time.Duration) {
 		_, err := host.Enrol(r.path("master/pki"), "sat"+strconv.Itoa(n), r.path("ksat"+strconv.Itoa(n)), time.Now().Add(-ago))
@@ -319,6 +325,7 @@ func TestRealSuperseded(t *testing.T) {
 
 	file, _ = r.token("replaceserver", "1")
 	next := r.newcomer(11)
+	r.run(0, "verdecmd", "settings", "set", "--settings", next.settings, "WIN4_VERDE_PUBADDR", "127.0.0.1")
 	if out := r.run(1, "verdecmd", "register", "--settings", next.settings, "--name", "sat1", "--manager", r.address, "--token-file", file); !strings.Contains(out, `"fenceserver 1" on the master releases them`) {
 		t.Errorf("while its sessions are not known to be gone: %s", out)
 	}

@@ -84,7 +84,7 @@ computer that takes the place of one that has failed is registered in the same
 way, with the same name and address, after "replaceserver" on the master.`,
 		Example: `  verdecmd register
   verdecmd register --manager 192.0.2.10 --token-file /root/token
-  ssh master "verdecmon -f text createtoken server=sat3 | grep -o 'vd1-.*'" | verdecmd register --manager master --token-file -
+  ssh master verdecmon createtoken server=sat3 | verdecmd register --manager master --token-file -
   verdecmd register --manager 192.0.2.10 --password-file /root/password --ca-sha256 "3f1c 82d0 ..."`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			words := args

@@ -85,6 +85,19 @@ func RenewAt(from, until time.Time, random float64) time.Time {
 	return from.Add(time.Duration((0.5 + 0.3*min(max(random, 0), 1)) * float64(until.Sub(from))))
 }
 
+// startSpread is within what time the hosts of a cluster that comes back as a
+// whole ask for what was due meanwhile.
+const startSpread = 10 * time.Second
+
+// AtStart is how long a host waits with what is due when it starts. random is
+// from 0 to 1.
+func AtStart(n Need, random float64) time.Duration {
+	if n != Renew {
+		return 0 // nothing goes without it
+	}
+	return time.Duration(min(max(random, 0), 1) * float64(startSpread))
+}
+
 // How long the next try waits after one that failed.
 const (
 	renewAgain  = 30 * time.Second // and twice as long each time
@@ -105,7 +118,8 @@ func Again(n Need, tries int, err error, random float64) time.Duration {
 	if doubled := tries - 1; doubled < 12 {
 		wait = min(most, first<<max(0, doubled))
 	}
-	if Answered(err) {
+	// A master learns of a host that was enrolled when its link opens.
+	if Answered(err) && wire.KindOf(err) != wire.NotFound {
 		wait = max(wait, refused)
 	}
 	return wait/2 + time.Duration(min(max(random, 0), 1)*float64(wait/2))

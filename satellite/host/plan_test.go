@@ -78,6 +78,7 @@ func TestAgain(t *testing.T) {
 		"rejoin, at first":           {Rejoin, 1, far, time.Second, 2 * time.Second},
 		"rejoin, for long":           {Rejoin, 50, far, 30 * time.Second, time.Minute},
 		"rejoin, refused":            {Rejoin, 1, no, 150 * time.Second, 5 * time.Minute},
+		"a host that was enrolled":   {Renew, 1, wire.Errorf(wire.NotFound, "who?"), 15 * time.Second, 30 * time.Second},
 		"rejoin, the master is busy": {Rejoin, 1, wire.Errorf(wire.TooOften, "later"), time.Second, 2 * time.Second},
 		"a bug of the master's":      {Renew, 1, errors.New("x"), 15 * time.Second, 30 * time.Second},
 		"no error":                   {Renew, 0, nil, 15 * time.Second, 30 * time.Second},
@@ -89,6 +90,21 @@ func TestAgain(t *testing.T) {
 		}
 		if got := Again(test.need, test.try, test.err, math.Inf(1)); got != most {
 			t.Errorf("%s: a wrong random number: %v", name, got)
+		}
+	}
+}
+
+// What was due while a whole cluster was off does not come in one instant; what
+// has ended is not waited for.
+func TestAtStart(t *testing.T) {
+	for _, n := range []Need{Rest, Early, Rejoin} {
+		if got := AtStart(n, 1); got != 0 {
+			t.Errorf("need %d waits %v", n, got)
+		}
+	}
+	for random, want := range map[float64]time.Duration{0: 0, 0.5: 5 * time.Second, 1: 10 * time.Second, 9: 10 * time.Second} {
+		if got := AtStart(Renew, random); got != want {
+			t.Errorf("random %v: got %v, want %v", random, got, want)
 		}
 	}
 }

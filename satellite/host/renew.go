@@ -76,6 +76,10 @@ func (r *Renewer) Soon() {
 func (r *Renewer) Run(ctx context.Context, revoked func(why string)) error {
 	from, until := r.cfg.Credentials.Valid()
 	due := RenewAt(from, until, r.cfg.Random())
+	select {
+	case <-time.After(AtStart(Due(from, until, due, r.cfg.Now()), r.cfg.Random())):
+	case <-ctx.Done():
+	}
 	tries := 0
 	for ctx.Err() == nil {
 		from, until = r.cfg.Credentials.Valid()
@@ -83,7 +87,7 @@ func (r *Renewer) Run(ctx context.Context, revoked func(why string)) error {
 		wait := lookEvery
 		switch need {
 		case Early:
-			r.tell(zerolog.ErrorLevel, r.cfg.Credentials.Check(), "the clock is wrong, or the certificate of this host")
+			r.failed(need, nil)
 		case Renew, Rejoin:
 			tries++
 			err := r.renew(ctx, need, tries)
@@ -115,25 +119,36 @@ func (r *Renewer) Run(ctx context.Context, revoked func(why string)) error {
 }
 
 // failed logs why there is no new certificate, each reason once. While the old
-// one is good for long that is no more than news; wire.Remind warns of its end.
+// one is good for long that is no more than news; Credentials.Remind warns of its
+// end.
 func (r *Renewer) failed(need Need, err error) {
+	level, text := zerolog.InfoLevel, "the certificate of this host could not be renewed yet"
 	switch {
+	case need == Early:
+		level, text = zerolog.ErrorLevel, "the clock is wrong, or the certificate of this host"
 	case need == Rejoin && Answered(err):
-		r.tell(zerolog.ErrorLevel, err, "the certificate of this host has expired, and the master makes no new one for it; running desktops go on")
+		level, text = zerolog.ErrorLevel, "the certificate of this host has expired, and the master makes no new one for it; running desktops go on"
 	case need == Rejoin:
-		r.tell(zerolog.WarnLevel, fmt.Errorf("%w (%w)", r.cfg.Credentials.Check(), err), "the certificate of this host has expired, and no new one could be asked for yet")
+		level, text = zerolog.WarnLevel, "the certificate of this host has expired, and no new one could be asked for yet"
 	case Answered(err):
-		r.tell(zerolog.WarnLevel, err, "the master does not renew the certificate of this host")
-	default:
-		r.tell(zerolog.InfoLevel, err, "the certificate of this host could not be renewed yet")
+		level, text = zerolog.WarnLevel, "the master does not renew the certificate of this host"
 	}
-}
-
-func (r *Renewer) tell(level zerolog.Level, err error, text string) {
-	if why := text + fmt.Sprint(err); r.told != why {
-		r.told = why
-		r.cfg.Log.WithLevel(level).Err(err).Msg(text)
+	why := text
+	if err != nil {
+		why += err.Error()
 	}
+	if r.told == why {
+		return
+	}
+	r.told = why
+	e := r.cfg.Log.WithLevel(level)
+	if err != nil {
+		e = e.Err(err)
+	}
+	if invalid := r.cfg.Credentials.Check(); invalid != nil { // tells both times
+		e = e.AnErr("certificate", invalid)
+	}
+	e.Msg(text)
 }
 
 // renew gets a certificate for a new key and makes it the host's own.
