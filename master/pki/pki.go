@@ -132,6 +132,9 @@ func readKey(path string) ([]byte, error) {
 	case st.Mode().Perm()&0o077 != 0:
 		return nil, fmt.Errorf("%s has mode %04o and is open to others: chmod 0600 %s", path, st.Mode().Perm(), path)
 	}
+	if err := wire.Owned(path, st); err != nil {
+		return nil, err
+	}
 	return os.ReadFile(path)
 }
 

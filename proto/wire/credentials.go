@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -96,6 +97,9 @@ func read(path string, forbidden fs.FileMode, fix string) ([]byte, error) {
 	if got := st.Mode().Perm(); got&forbidden != 0 {
 		return nil, fmt.Errorf("%s has mode %04o and is open to others: chmod %04o %s", path, got, got&^forbidden, path)
 	}
+	if err := Owned(path, st); err != nil {
+		return nil, err
+	}
 	if st.Size() > 1<<20 {
 		return nil, fmt.Errorf("%s has %d bytes, that is no certificate", path, st.Size())
 	}
@@ -104,6 +108,16 @@ func read(path string, forbidden fs.FileMode, fix string) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return b.Bytes(), nil
+}
+
+// Owned refuses a file that belongs to neither root nor the user who runs this
+// program: whoever owns it can read it and put another one in its place.
+func Owned(path string, info fs.FileInfo) error {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || st.Uid == 0 || int(st.Uid) == os.Geteuid() {
+		return nil
+	}
+	return fmt.Errorf("%s belongs to uid %d, who can read and replace it: chown root:root %s", path, st.Uid, path)
 }
 
 // newCredentials parses both files. The error never quotes them.

@@ -384,12 +384,17 @@ func TestLoad(t *testing.T) {
 		change func(t *testing.T, dir string)
 		want   string
 	}{
-		"good":              {func(*testing.T, string) {}, ""},
-		"no identity":       {func(t *testing.T, dir string) { os.Remove(dir + "/identity.pem") }, "identity.pem is missing: register this host with"},
-		"no authority":      {func(t *testing.T, dir string) { os.Remove(dir + "/ca.pem") }, "ca.pem is missing"},
-		"readable key":      {func(t *testing.T, dir string) { os.Chmod(dir+"/identity.pem", 0o644) }, "has mode 0644 and is open to others: chmod 0600 "},
-		"group readable":    {func(t *testing.T, dir string) { os.Chmod(dir+"/identity.pem", 0o640) }, "chmod 0600 "},
-		"writable CA":       {func(t *testing.T, dir string) { os.Chmod(dir+"/ca.pem", 0o666) }, "chmod 0644 "},
+		"good":           {func(*testing.T, string) {}, ""},
+		"no identity":    {func(t *testing.T, dir string) { os.Remove(dir + "/identity.pem") }, "identity.pem is missing: register this host with"},
+		"no authority":   {func(t *testing.T, dir string) { os.Remove(dir + "/ca.pem") }, "ca.pem is missing"},
+		"readable key":   {func(t *testing.T, dir string) { os.Chmod(dir+"/identity.pem", 0o644) }, "has mode 0644 and is open to others: chmod 0600 "},
+		"group readable": {func(t *testing.T, dir string) { os.Chmod(dir+"/identity.pem", 0o640) }, "chmod 0600 "},
+		"writable CA":    {func(t *testing.T, dir string) { os.Chmod(dir+"/ca.pem", 0o666) }, "chmod 0644 "},
+		"somebody's key": {func(t *testing.T, dir string) {
+			if os.Chown(dir+"/identity.pem", 4711, 4711) != nil {
+				t.Skip("needs root: it gives a file away") // CI is root
+			}
+		}, "belongs to uid 4711, who can read and replace it: chown root:root "},
 		"master's identity": {func(t *testing.T, dir string) { write(t, dir, "identity.pem", issue(a, Master), 0o600) }, "is the certificate of a master, a satellite needs its own"},
 		"other CA":          {func(t *testing.T, dir string) { write(t, dir, "ca.pem", other.CertPEM, 0o644) }, "are of two clusters"},
 		"garbage":           {func(t *testing.T, dir string) { write(t, dir, "identity.pem", []byte("x"), 0o600) }, "identity.pem holds no certificate with its key"},
