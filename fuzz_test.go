@@ -40,6 +40,7 @@ var fuzzed = map[string]string{
 	"master/host FuzzRestore":    "records of servers",
 	"master/host FuzzChecks":     "records of the checks of hosts",
 	"master/host FuzzProofs":     "records of tokens, of revocations and of the manager's password",
+	"master/host FuzzJoin":       "what a stranger sends who wants to join",
 	"master/host FuzzPHC":        "the hash of the manager's password",
 	"master/job FuzzRecord":      "records of jobs",
 	"master/drain FuzzWork":      "what a job that empties a server is to do",

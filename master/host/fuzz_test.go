@@ -1,6 +1,9 @@
 package host
 
 import (
+	"crypto/rand"
+	"crypto/x509"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +13,7 @@ import (
 	"verdecmd/master/cluster"
 	"verdecmd/master/store"
 	"verdecmd/monitor"
+	pb "verdecmd/proto"
 	"verdecmd/proto/wire"
 )
 
@@ -75,6 +79,61 @@ func FuzzProofs(f *testing.F) {
 			if why, ok := m.Revoked(x.ID, x.Serial); x.ID == "" || !ok || why == "" {
 				t.Errorf("record %q revokes nobody: %+v", revocation, x)
 			}
+		}
+	})
+}
+
+// FuzzJoin: whatever a stranger sends, nobody joins without a token that is good;
+// who has one becomes what the master's record says, whatever the request for a
+// certificate names, and any other answer says why in clean words (S17, RELIABILITY
+// 4.4, pitfall 7).
+func FuzzJoin(f *testing.F) {
+	key, csr, err := wire.NewRequest()
+	if err != nil {
+		f.Fatal(err)
+	}
+	named, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"master", "*"}, IPAddresses: []net.IP{net.IPv4(10, 0, 0, 1)}}, key)
+	if err != nil {
+		f.Fatal(err)
+	}
+	a, err := wire.NewAuthority(time.Now())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(csr, "", "", "sat1", "192.0.2.1", true)
+	f.Add(named, "", "", "sat1.example.com", "[2001:db8::1]:8443", true)
+	f.Add(csr, wire.NewToken(a.Cluster, a.Fingerprint(), 1).String(), "", "sat1", "", false)
+	f.Add(csr, "", "a password", "sat1", "", false)
+	f.Add(csr, "vd1-", "", "../sat1\x1b", "http://", false)
+	f.Add([]byte("0"), "", "", "", "", true)
+	f.Fuzz(func(t *testing.T, csr []byte, token, password, name, address string, good bool) {
+		s := store.NewMem()
+		r := start(t, s)
+		r.cfg.Authority = func() *wire.Authority { return a }
+		q := &pb.JoinRequest{Csr: csr, Name: name, Address: address}
+		if good {
+			k, err := r.CreateToken(t.Context(), monitor.TokenWish{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			token = k.Secret
+		}
+		q.Proof = &pb.JoinRequest_Token{Token: token}
+		if password != "" && !good {
+			q.Proof = &pb.JoinRequest_Password{Password: password}
+		}
+		e := &Enrolment{Manager: r.Manager, Cluster: a.Cluster, Roots: func() [][]byte { return nil }}
+		reply, err := e.Join(t.Context(), q)
+		if err != nil {
+			if text := wire.FromStatus(err).Error(); text == "" || text != wire.Clean(text, 4096) || len(r.ids()) != 0 {
+				t.Errorf("refused with %q, servers %v", text, r.ids())
+			}
+			return
+		}
+		leaf := leafOf(t, reply.Certificate)
+		id, err := wire.IdentityOf(leaf)
+		if !good || err != nil || id.Role != wire.Satellite || id.ID != reply.Id || leaf.IsCA || leaf.DNSNames[0] != name || !validName(name) || len(leaf.DNSNames)+len(leaf.IPAddresses) > 2 {
+			t.Errorf("with a good token: %v; the certificate is for %v, %v, %v; %v", good, id, leaf.DNSNames, leaf.IPAddresses, err)
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"verdecmd/master/cluster"
@@ -48,10 +49,22 @@ func (m *Manager) Join(ctx context.Context, r Request) (Joined, error) {
 	return j, nil
 }
 
-func (m *Manager) join(ctx context.Context, r Request) (Joined, error) {
+// authority is who makes certificates, or why nobody does.
+func (m *Manager) authority() (*wire.Authority, error) {
 	a := m.cfg.Authority()
 	if a == nil {
-		return Joined{}, wire.Errorf(wire.Denied, "%s", noAuthority)
+		return nil, wire.Errorf(wire.Denied, "%s", noAuthority)
+	}
+	if !m.cfg.Now().Before(a.NotAfter) {
+		return nil, wire.Errorf(wire.Denied, "the cluster's authority ended at %s, no certificate can be made: look at the clock of the master", a.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return a, nil
+}
+
+func (m *Manager) join(ctx context.Context, r Request) (Joined, error) {
+	a, err := m.authority()
+	if err != nil {
+		return Joined{}, err
 	}
 	c, err := claimOf(&r)
 	if err != nil {
@@ -207,9 +220,11 @@ func (m *Manager) register(ctx context.Context, now time.Time, a *wire.Authority
 func sign(a *wire.Authority, s cluster.ServerRecord, address string, key *ecdsa.PublicKey, now time.Time) (wire.Certificate, error) {
 	names, ips := []string{s.Name}, []net.IP(nil)
 	host, _, err := settings.SplitAddress(address, 1)
-	if ip := net.ParseIP(host); err == nil && ip != nil {
+	switch ip := net.ParseIP(host); {
+	case err != nil || host == s.Name || ip == nil && strings.Contains(host, ":"): // one with a zone counts here alone
+	case ip != nil:
 		ips = append(ips, ip)
-	} else if err == nil && host != s.Name {
+	default:
 		names = append(names, host)
 	}
 	return a.Sign(wire.Identity{Role: wire.Satellite, ID: s.UUID, Name: s.Name}, key, names, ips, now, joinedLife)

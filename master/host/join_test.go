@@ -274,6 +274,10 @@ func TestJoinRefusals(t *testing.T) {
 	if j := o.joined(t, asks(t, "sat1", good)); j.Server != 1 {
 		t.Errorf("got server %d", j.Server)
 	}
+	o.now = o.now.Add(11 * 365 * 24 * time.Hour)
+	if _, err := o.Join(t.Context(), asks(t, "sat2", good)); wire.KindOf(err) != wire.Denied || !strings.Contains(err.Error(), "authority ended at") {
+		t.Errorf("with a clock of years ahead: %v", err)
+	}
 	o.a = nil
 	if _, err := o.Join(t.Context(), asks(t, "sat2", good)); wire.KindOf(err) != wire.Denied || !strings.Contains(err.Error(), "ca.key") {
 		t.Errorf("without the key of the authority: %v", err)
@@ -400,6 +404,26 @@ func TestJoinTellsSkew(t *testing.T) {
 		o.joined(t, r)
 		if got := strings.Join(o.events, " "); got != test.want {
 			t.Errorf("%v ahead: events %s, want %s", test.ahead, got, test.want)
+		}
+	}
+}
+
+// What stands in a certificate beside the name: the address, where others can
+// use it.
+func TestSignedNames(t *testing.T) {
+	o := newOffice(t)
+	for address, want := range map[string]string{
+		"192.0.2.1": "[sat1] [192.0.2.1]", "192.0.2.1:8443": "[sat1] [192.0.2.1]", "[2001:db8::1]:8443": "[sat1] [2001:db8::1]", "sat1": "[sat1] []",
+		"desktops.example.com:8443": "[sat1 desktops.example.com] []", "fe80::1%eth0": "[sat1] []",
+	} {
+		cert, err := sign(o.a, recordOf(wire.NewUUID()), address, &newKey(t).PublicKey, o.now)
+		if err != nil {
+			t.Errorf("%s: %v", address, err)
+			continue
+		}
+		leaf := leafOf(t, cert.PEM)
+		if got := fmt.Sprint(leaf.DNSNames, leaf.IPAddresses); got != want {
+			t.Errorf("%s: got %s, want %s", address, got, want)
 		}
 	}
 }

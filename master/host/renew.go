@@ -47,9 +47,9 @@ func (m *Manager) Rejoin(ctx context.Context, r Renewal) (Joined, error) {
 
 // reissue makes a new certificate for a server that may have one.
 func (m *Manager) reissue(ctx context.Context, r Renewal, may func(*owner) error) (Joined, error) {
-	a := m.cfg.Authority()
-	if a == nil {
-		return Joined{}, wire.Errorf(wire.Denied, "%s", noAuthority)
+	a, err := m.authority()
+	if err != nil {
+		return Joined{}, err
 	}
 	m.cfg.Turn.Lock()
 	defer m.cfg.Turn.Unlock()

@@ -15,9 +15,9 @@ import (
 // step the identity of the old machine is revoked, another one awaited, and the
 // token made. While the server is connected that takes force.
 func (m *Manager) Replace(ctx context.Context, id uint64, life time.Duration, force bool) (monitor.NewToken, error) {
-	a := m.cfg.Authority()
-	if a == nil {
-		return monitor.NewToken{}, monitor.Errorf(554, nil, "%s", noAuthority)
+	a, err := m.authority()
+	if err != nil {
+		return monitor.NewToken{}, monitor.Errorf(554, nil, "%v", err)
 	}
 	ttl, err := tokenTTL(life)
 	if err != nil {

@@ -107,9 +107,9 @@ func (m *Manager) made(t *token, gone ...uint64) {
 
 // CreateToken makes a token that lets one machine join as a new server.
 func (m *Manager) CreateToken(ctx context.Context, w monitor.TokenWish) (monitor.NewToken, error) {
-	a := m.cfg.Authority()
-	if a == nil {
-		return monitor.NewToken{}, monitor.Errorf(554, nil, "%s", noAuthority)
+	a, err := m.authority()
+	if err != nil {
+		return monitor.NewToken{}, monitor.Errorf(554, nil, "%v", err)
 	}
 	ttl, err := tokenTTL(w.TTL)
 	if err != nil {
