@@ -288,7 +288,7 @@ func newSubscription(c *Call, b Backend) (*subscription, error) {
 func eventTypes(string) []Choice {
 	var out []Choice
 	for _, kind := range []string{
-		"server.* up down online offline draining registered replacing replaced rejoined forgotten unfit fit refused duplicate skew nospace space",
+		"server.* up down online offline draining registered replacing replaced rejoined forgotten unfit fit refused duplicate skew clock nospace space",
 		"password.* wrong locked", "token.* refused", "cert.* expiring renewed",
 		"session.* starting started stopping ended failed migrated",
 		"reservation.* made used expired cancelled", "image.* published rolledback",

@@ -55,7 +55,7 @@ func (e *Enrolment) again(ctx context.Context, r *pb.RenewRequest, f func(contex
 		return nil, wire.ToStatus(err)
 	}
 	_, until := wire.PeerCertificate(ctx)
-	j, err := f(ctx, Renewal{ID: id, Key: key, Until: until, From: wire.PeerAddress(ctx), Clock: clock(r.GetNowUnixMs())})
+	j, err := f(ctx, Renewal{ID: id, Key: key, Until: until, From: wire.PeerAddress(ctx)})
 	if err != nil {
 		return nil, wire.ToStatus(err)
 	}

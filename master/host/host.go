@@ -82,6 +82,7 @@ type Manager struct {
 	guesses   guard
 	complains guard
 	renewals  guard
+	skewed    map[uint64]bool   // servers whose clocks were wrong when they joined, until their first link
 	shown     map[string]bool   // revoked identities that were shown since the start
 	expiring  map[uint64]string // serials of certificates that were told to end soon, by server
 }
@@ -114,7 +115,7 @@ func New(cfg Config) *Manager {
 		cfg.Authority = func() *wire.Authority { return nil }
 	}
 	return &Manager{cfg: cfg, hashing: make(chan struct{}, hashers), proofs: map[uint64]proof{}, revoked: map[string]Revocation{}, tokens: map[uint64]*token{},
-		shown: map[string]bool{}, expiring: map[uint64]string{}, guesses: guesses, complains: complaints, renewals: renewals}
+		skewed: map[uint64]bool{}, shown: map[string]bool{}, expiring: map[uint64]string{}, guesses: guesses, complains: complaints, renewals: renewals}
 }
 
 // record is the durable form of a server.
@@ -266,6 +267,7 @@ func (m *Manager) recognise(ctx context.Context, h cluster.Hello, r cluster.Serv
 		return nil
 	}
 	m.cfg.State(func(c *cluster.Cluster) { c.Registered(m.cfg.Now(), r) })
+	m.clockMeasured(r.ID, r.Name)
 	m.cfg.Changed()
 	if replaced {
 		m.cfg.Log.Info().Uint64("server", r.ID).Str("satellite", r.Name).Msg("an enrolled satellite has taken a server's place")
@@ -386,6 +388,7 @@ func (m *Manager) Forget(ctx context.Context, id uint64) error {
 	m.mu.Lock()
 	delete(m.proofs, id)
 	delete(m.expiring, id)
+	delete(m.skewed, id)
 	m.mu.Unlock()
 	m.made(nil, tokens...)
 	m.reenrol(r.Name, r.UUID, "")

@@ -278,14 +278,31 @@ func (m *Manager) complain(r Request, err error) {
 	}
 }
 
-// compareClock tells that the clock of a machine differs too much.
+// compareClock tells that the clock of a machine differs too much. From its first
+// link on the links are where that is measured.
 func (m *Manager) compareClock(server uint64, name string, clock time.Time) {
 	d := skewed(m.cfg.Now(), clock)
 	if d == 0 {
 		return
 	}
-	seconds := d.Seconds()
+	m.mu.Lock()
+	m.skewed[server] = true
+	m.mu.Unlock()
 	m.cfg.Log.Warn().Uint64("server", server).Str("satellite", name).Dur("skew", d).Msg("a satellite's clock differs")
-	m.cfg.Event("server.skew", fmt.Sprintf("The clock of server %d (%s) differs from the master's by %v.", server, name, d.Round(time.Second)),
-		monitor.Pair{Key: "server", Value: server}, monitor.Pair{Key: "name", Value: name}, monitor.Pair{Key: "seconds", Value: seconds})
+	m.cfg.Event("server.skew", fmt.Sprintf("The clock of server %d (%s) differs from the master's by %v.", server, name, d.Round(time.Second)), clockPairs(server, name, d)...)
+}
+
+// clockMeasured tells that what compareClock has told counts no more.
+func (m *Manager) clockMeasured(server uint64, name string) {
+	m.mu.Lock()
+	told := m.skewed[server]
+	delete(m.skewed, server)
+	m.mu.Unlock()
+	if told {
+		m.cfg.Event("server.clock", fmt.Sprintf("The clock of server %d (%s) is compared on its link from now on.", server, name), clockPairs(server, name, 0)...)
+	}
+}
+
+func clockPairs(server uint64, name string, d time.Duration) []monitor.Pair {
+	return []monitor.Pair{{Key: "server", Value: server}, {Key: "name", Value: name}, {Key: "seconds", Value: d.Seconds()}}
 }

@@ -401,9 +401,16 @@ func TestJoinTellsSkew(t *testing.T) {
 		o.events = nil
 		r := asks(t, fmt.Sprintf("sat%d", i), o.token(t, monitor.TokenWish{}))
 		r.Clock = o.now.Add(test.ahead)
-		o.joined(t, r)
+		j := o.joined(t, r)
 		if got := strings.Join(o.events, " "); got != test.want {
 			t.Errorf("%v ahead: events %s, want %s", test.ahead, got, test.want)
+		}
+		o.events = nil
+		for range 2 { // the links tell it from now on
+			o.attached(t, j, "j")
+		}
+		if got := strings.Join(o.events, " "); got != "" && got != "server.clock" || (got == "") == (test.ahead > skewMost) {
+			t.Errorf("%v ahead: with its first link: events %s", test.ahead, got)
 		}
 	}
 }
