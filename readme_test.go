@@ -29,7 +29,7 @@ func TestQuickStart(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "tmp"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, heading := range map[string]string{"master": "On the master,", "satellite": "On each satellite,", "desktop": "A first desktop,"} {
+	for name, heading := range map[string]string{"master": "On the master,", "satellite": "The token lets one machine in,", "desktop": "A first desktop,"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(steps(t, string(readme), heading)), 0o644); err != nil {
 			t.Fatal(err)
 		}
