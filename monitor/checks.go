@@ -82,6 +82,7 @@ func checks(c *Call, b Backend) (Reply, error) {
 	}
 	return Reply{
 		Code: 210, Pairs: pairs, Text: text,
+		Prose: func(Human) []string { return checksProse(all.Rows) },
 		List: &List{
 			Columns: []Column{{"check", "CHECK", Plain}, {"level", "LEVEL", Plain}, {"hard", "HARD", Plain}, {"measured", "MEASURED", Plain},
 				{"wanted", "WANTED", Plain}, {"fix", "FIX", Plain}},
@@ -97,4 +98,28 @@ func checks(c *Call, b Backend) (Reply, error) {
 			},
 		},
 	}, nil
+}
+
+// checksProse is a line for each check, and below it what is wanted and what to
+// do where it does not pass.
+func checksProse(rows []Check) (out []string) {
+	width := 0
+	for _, k := range rows {
+		width = max(width, len(k.Name))
+	}
+	for _, k := range rows {
+		out = append(out, fmt.Sprintf("%-6s%-*s  %s", k.Level, width, k.Name, k.Measured))
+		if k.Level == CheckPass {
+			continue
+		}
+		more := func(text string) { out = append(out, fmt.Sprintf("%-*s%s", 6+width+2, "", text)) }
+		if k.Hard {
+			more("keeps new desktops away from this server")
+		}
+		more("wanted: " + k.Wanted)
+		if k.Fix != "" {
+			more("fix: " + k.Fix)
+		}
+	}
+	return out
 }

@@ -20,8 +20,10 @@ func TestChecks(t *testing.T) {
 	s.want("checks 1", "210 ok count=0 server=1")
 	s.want("checks 9", `550 not-found kind=server id=9 msg="no server has this ID"`)
 	s.ask("verbose on")
-	if a := s.ask("checks 2"); !strings.HasPrefix(a.end, "1 pass, 0 warn, 1 fail, 3 min ago") {
-		t.Errorf("for people: got %q", a.end)
+	a = s.ask("checks 2")
+	people := []string{"fail  bridges  bridges: none", "               keeps new desktops away from this server", "               wanted: the bridge br0", `               fix: make\tit`, "pass  clock    +0.001 s"}
+	if !strings.HasPrefix(a.end, "1 pass, 0 warn, 1 fail, 3 min ago") || strings.Join(a.rows, "\n") != strings.Join(people, "\n") {
+		t.Errorf("for people: got %q\n%s", a.end, strings.Join(a.rows, "\n"))
 	}
 	if a := s.ask("checks 1"); !strings.Contains(a.end, "verdecmd doctor") {
 		t.Errorf("never checked: got %q", a.end)

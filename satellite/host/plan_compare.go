@@ -104,7 +104,9 @@ func twins(m Measured, others []Survey) (twin []string, elsewhere bool) {
 		if here[s.ID] || slices.Contains(twin, s.Name) {
 			continue
 		}
-		elsewhere = true
+		if s.Address != "localhost" && s.Address != "::1" && !strings.HasPrefix(s.Address, "127.") {
+			elsewhere = true
+		}
 		if s.Address == m.Address.Text || slices.Contains(m.Address.IPs, s.Address) {
 			twin = append(twin, s.Name)
 		}
