@@ -27,12 +27,13 @@ import (
 // fakeMaster keeps what hosts hand in, as a master does.
 type fakeMaster struct {
 	pb.UnimplementedHostServer
-	mu     sync.Mutex // guards all below
-	others []*pb.Survey
-	kept   *pb.CheckedRequest
-	at     int64
-	asked  int
-	refuse error
+	mu      sync.Mutex // guards all below
+	others  []*pb.Survey
+	members []*pb.Member
+	kept    *pb.CheckedRequest
+	at      int64
+	asked   int
+	refuse  error
 }
 
 func (f *fakeMaster) Compare(context.Context, *pb.CompareRequest) (*pb.CompareReply, error) {
@@ -43,7 +44,7 @@ func (f *fakeMaster) Compare(context.Context, *pb.CompareRequest) (*pb.CompareRe
 		return nil, wire.ToStatus(f.refuse)
 	}
 	return &pb.CompareReply{NowUnixMs: time.Now().UnixMilli(), Version: "1.0", Others: f.others, CheckedUnixMs: f.at, Settings: map[string]string{settings.DesktopName: "win4"},
-		Members: []*pb.Member{{ServerId: 7, Id: "me", Name: "sat7", Address: "127.0.0.1"}, {ServerId: 8, Id: "other", Name: "sat8", Address: "192.0.2.8:80"}}}, nil
+		Members: append(f.members, &pb.Member{ServerId: 7, Id: "me", Name: "sat7", Address: "127.0.0.1"}, &pb.Member{ServerId: 8, Id: "other", Name: "sat8", Address: "192.0.2.8:80"})}, nil
 }
 
 func (f *fakeMaster) Checked(_ context.Context, r *pb.CheckedRequest) (*pb.CheckedReply, error) {
@@ -55,9 +56,10 @@ func (f *fakeMaster) Checked(_ context.Context, r *pb.CheckedRequest) (*pb.Check
 
 // site is a host with a home and a master beside it.
 type site struct {
-	dir    string
-	master *fakeMaster
-	cfg    DoctorConfig
+	dir       string
+	authority *wire.Authority
+	master    *fakeMaster
+	cfg       DoctorConfig
 }
 
 func newSite(t *testing.T) *site {
@@ -65,6 +67,7 @@ func newSite(t *testing.T) *site {
 	s := &site{dir: t.TempDir(), master: &fakeMaster{}}
 	a, err := wire.NewAuthority(time.Now())
 	must(t, err)
+	s.authority = a
 	creds, err := a.Credentials(wire.Master, "master", time.Now(), time.Hour)
 	must(t, err)
 	own, err := a.Credentials(wire.Satellite, "sat7", time.Now(), time.Hour)
