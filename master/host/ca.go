@@ -23,13 +23,9 @@ const (
 	satellitesDir = "satellites" // NAME/: what enrol writes without --out
 )
 
-// Lives of the certificates that are made here: a satellite's lasts for a year,
-// and is renewed over the network. The master's own lasts as long as the
-// authority, since it could make itself a new one at any time.
-const (
-	masterLife    = 20 * 365 * 24 * time.Hour // shortened to the authority's
-	satelliteLife = 365 * 24 * time.Hour
-)
+// satelliteLife is that of a certificate that is made here; it is renewed over
+// the network.
+const satelliteLife = 365 * 24 * time.Hour
 
 // ErrInitialised refuses to make a second cluster where there is one.
 var ErrInitialised = errors.New("there is a cluster already")
@@ -60,7 +56,7 @@ func Init(dir string, now time.Time) (cluster string, err error) {
 	if err != nil {
 		return "", err
 	}
-	own, err := a.Issue(wire.Identity{Role: wire.Master, ID: wire.NewUUID(), Name: name}, now, masterLife)
+	own, err := pki.Own(a, wire.Identity{ID: wire.NewUUID(), Name: name}, now)
 	if err != nil {
 		return "", err
 	}

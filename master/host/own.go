@@ -46,7 +46,7 @@ func RenewOwn(dir string, now time.Time) (renewed bool, err error) {
 	if !now.Before(a.NotAfter) {
 		return false, fmt.Errorf("the cluster's authority ended at %s: look at the clock", a.NotAfter.UTC().Format(time.RFC3339))
 	}
-	own, err := a.Issue(wire.Identity{Role: wire.Master, ID: c.Identity.ID, Name: c.Identity.Name}, now, masterLife)
+	own, err := pki.Own(a, c.Identity, now)
 	if err != nil {
 		return false, err
 	}

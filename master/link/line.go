@@ -15,11 +15,14 @@ type line struct {
 	stream             pb.Link_AttachServer
 	done               <-chan struct{} // closed when the line has ended
 	end                context.CancelFunc
+	takes              bool // trust bundles
 
 	mu      sync.Mutex                 // guards what follows
 	out     []*pb.Down                 // to be sent
 	sending bool                       // a goroutine sends what is in out
 	waiting map[uint64]chan *pb.Result // by order; nil where there are none
+	parts   []*pb.TrustPart            // of a trust bundle, to be sent
+	sent    chan struct{}              // closed when they are; nil: none are to be sent
 }
 
 // mostOut is how many messages may wait for a satellite that does not read.
@@ -58,13 +61,12 @@ func (l *line) start() {
 func (l *line) send() {
 	for {
 		l.mu.Lock()
-		if len(l.out) == 0 {
-			l.out, l.sending = nil, false
+		d := l.next()
+		if d == nil {
+			l.sending = false
 			l.mu.Unlock()
 			return
 		}
-		d := l.out[0]
-		l.out = l.out[1:]
 		l.mu.Unlock()
 		select {
 		case <-l.done:

@@ -76,6 +76,7 @@ type Config struct {
 	Times   Times
 	// Revoked tells whether an identity is of the cluster no more. nil: none is.
 	Revoked func(uuid, serial string) (why string, revoked bool)
+	Trust   Trust // nil: there are no trust bundles
 	Log     zerolog.Logger
 }
 
@@ -91,6 +92,11 @@ type Server struct {
 	lines  map[uint64]*line // by server
 	byUUID map[string]*line // by the identity in the certificate
 	orders uint64
+	// The newest trust bundle, the lines that it is to be sent to, and how many
+	// goroutines do that.
+	parts     []*pb.TrustPart
+	spread    []*line
+	spreading int
 }
 
 // New returns a Server.
@@ -208,9 +214,11 @@ func (s *Server) admit(ctx context.Context, id wire.Identity, l *line, hello *pb
 		return false, wire.ToStatus(err)
 	}
 	l.server, l.attachment, l.name = at.Server, at.Attachment, at.Name
+	l.takes = s.cfg.Trust != nil && hello.TrustVersion != nil
 	times := s.register(l)
 	close(admitted)
 	l.flush()
+	s.opened(ctx, l, hello)
 	s.cfg.Log.Info().Uint64("server", l.server).Str("satellite", l.name).Str("address", h.Address).Str("version", h.Version).Int("sessions", len(h.Sessions)).
 		Msg("satellite connected")
 	return times.LeaseSelf > 0, nil
@@ -219,6 +227,9 @@ func (s *Server) admit(ctx context.Context, id wire.Identity, l *line, hello *pb
 // detach tells that a link is down.
 func (s *Server) detach(ctx context.Context, l *line) {
 	s.unregister(l)
+	if s.cfg.Trust != nil {
+		s.cfg.Trust.Closed(l.server, l.attachment)
+	}
 	s.cfg.Hub.Detach(context.WithoutCancel(ctx), l.server, l.attachment)
 	s.cfg.Log.Warn().Uint64("server", l.server).Str("satellite", l.name).Msg("satellite's link is down")
 }
@@ -256,6 +267,10 @@ func (s *Server) receive(ctx context.Context, l *line, lease bool) error {
 			}
 		case *pb.Up_Result:
 			l.settle(k.Result)
+		case *pb.Up_TrustAck:
+			if s.cfg.Trust != nil {
+				s.cfg.Trust.Acked(l.server, l.attachment, k.TrustAck.GetVersion(), k.TrustAck.GetError())
+			}
 		default:
 			return status.Error(codes.InvalidArgument, "unexpected message on a link")
 		}

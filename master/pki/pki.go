@@ -8,8 +8,6 @@
 package pki
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -17,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"verdecmd/proto/wire"
 )
@@ -29,12 +28,6 @@ const (
 	keyPrefix = "ca-"
 	keySuffix = ".key"
 )
-
-// Print is the name of an authority: the SHA-256 of its certificate.
-func Print(der []byte) string {
-	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:])
-}
 
 // Issuer reads the authority that issues.
 func Issuer(dir string) (*wire.Authority, error) {
@@ -74,7 +67,7 @@ func Load(dir string) ([]*wire.Authority, error) {
 	for i, block := range roots {
 		cert := pem.EncodeToMemory(block)
 		a, err := wire.ParseAuthority(cert, main)
-		if own := keys[Print(block.Bytes)]; err != nil && own != nil {
+		if own := keys[wire.RootName(block.Bytes)]; err != nil && own != nil {
 			a, err = wire.ParseAuthority(cert, own)
 		}
 		switch {
@@ -85,6 +78,25 @@ func Load(dir string) ([]*wire.Authority, error) {
 		}
 	}
 	return all, nil
+}
+
+// Open reads the authority whose certificate (DER) this is, if its key is here.
+func Open(dir string, cert []byte) (*wire.Authority, error) {
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})
+	path := keyPath(dir, wire.RootName(cert))
+	key, err := readKey(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		path = filepath.Join(dir, KeyFile)
+		key, err = readKey(path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	a, err := wire.ParseAuthority(text, key)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return a, nil
 }
 
 // readRoots reads the certificates of ca.pem.
@@ -144,7 +156,7 @@ func Keep(dir string, a *wire.Authority) error {
 	if err != nil {
 		return err
 	}
-	return ReplaceFile(keyPath(dir, Print(der(a))), key, 0o600)
+	return ReplaceFile(keyPath(dir, wire.RootName(a.DER())), key, 0o600)
 }
 
 // Trust makes ca.pem name these authorities. The first one issues from now on;
@@ -152,7 +164,7 @@ func Keep(dir string, a *wire.Authority) error {
 func Trust(dir string, all ...*wire.Authority) error {
 	var text []byte
 	for _, a := range all {
-		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der(a)})...)
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.DER()})...)
 	}
 	return ReplaceFile(filepath.Join(dir, wire.CAFile), text, 0o644)
 }
@@ -177,10 +189,14 @@ func Settle(dir string, a *wire.Authority) error {
 	return errors.Join(err, SyncDir(dir))
 }
 
-// der is the certificate of an authority.
-func der(a *wire.Authority) []byte {
-	block, _ := pem.Decode(a.CertPEM)
-	return block.Bytes
+// masterLife is that of the master's own certificate, shortened to the
+// authority's: the master could make itself a new one at any time.
+const masterLife = 20 * 365 * 24 * time.Hour
+
+// Own makes the master's own certificate, with a new key, as it stands in
+// wire.IdentityFile.
+func Own(a *wire.Authority, id wire.Identity, now time.Time) ([]byte, error) {
+	return a.Issue(wire.Identity{Role: wire.Master, ID: id.ID, Name: id.Name}, now, masterLife)
 }
 
 // WriteFile makes a new file and syncs it.

@@ -38,7 +38,7 @@ func first(t testing.TB, a *wire.Authority) string {
 
 func names(all []*wire.Authority) (out []string) {
 	for _, a := range all {
-		out = append(out, Print(der(a)))
+		out = append(out, wire.RootName(a.DER()))
 	}
 	return out
 }
@@ -49,7 +49,7 @@ func names(all []*wire.Authority) (out []string) {
 func TestFromOneAuthorityToTheNext(t *testing.T) {
 	old, next := authority(t), authority(t)
 	dir := first(t, old)
-	o, n := Print(der(old)), Print(der(next))
+	o, n := wire.RootName(old.DER()), wire.RootName(next.DER())
 	for _, step := range []struct {
 		name string
 		do   func() error
@@ -72,7 +72,7 @@ func TestFromOneAuthorityToTheNext(t *testing.T) {
 		if err != nil || !slices.Equal(names(all), step.want) {
 			t.Fatalf("%s: got %v, %v; want %v", step.name, names(all), err, step.want)
 		}
-		if issuer, err := Issuer(dir); err != nil || Print(der(issuer)) != step.want[0] {
+		if issuer, err := Issuer(dir); err != nil || wire.RootName(issuer.DER()) != step.want[0] {
 			t.Errorf("%s: the issuer is %v, %v", step.name, issuer, err)
 		}
 		if keys, err := kept(dir); err != nil || len(keys) != step.keys {
@@ -101,13 +101,13 @@ func TestSettleIsCutShort(t *testing.T) {
 		}
 		key, _ := next.KeyPEM()
 		steps := []func() error{func() error { return nil }, func() error { return Trust(dir, next) }, func() error { return ReplaceFile(filepath.Join(dir, KeyFile), key, 0o600) },
-			func() error { return os.Remove(keyPath(dir, Print(der(next)))) }}
+			func() error { return os.Remove(keyPath(dir, wire.RootName(next.DER()))) }}
 		for _, s := range steps[:cut+1] {
 			if err := s(); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if issuer, err := Issuer(dir); err != nil || Print(der(issuer)) != Print(der(next)) {
+		if issuer, err := Issuer(dir); err != nil || wire.RootName(issuer.DER()) != wire.RootName(next.DER()) {
 			t.Errorf("after %d steps: %v", cut, err)
 		}
 	}

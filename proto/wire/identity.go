@@ -94,18 +94,11 @@ func IdentityOf(c *x509.Certificate) (Identity, error) {
 // PeerIdentity is who is at the other end of the call that ctx belongs to. A
 // call without a proved identity is refused with kind BadRequest.
 func PeerIdentity(ctx context.Context) (Identity, error) {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return Identity{}, Errorf(BadRequest, "the call has no peer")
-	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if l, counted := p.AuthInfo.(provedInfo); counted {
-		info, ok = l.TLSInfo, true
-	}
-	if !ok || len(info.State.PeerCertificates) == 0 {
+	leaf := peerLeaf(ctx)
+	if leaf == nil {
 		return Identity{}, Errorf(BadRequest, "the call has no certificate")
 	}
-	i, err := IdentityOf(info.State.PeerCertificates[0])
+	i, err := IdentityOf(leaf)
 	if err != nil {
 		return Identity{}, Errorf(BadRequest, "%v", err)
 	}
@@ -114,15 +107,26 @@ func PeerIdentity(ctx context.Context) (Identity, error) {
 
 // PeerCertificate is what PeerIdentity was read from: until when it is valid.
 func PeerCertificate(ctx context.Context) (notBefore, notAfter time.Time) {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return
-	}
-	if l, ok := p.AuthInfo.(provedInfo); ok && len(l.State.PeerCertificates) > 0 {
-		leaf := l.State.PeerCertificates[0]
+	if leaf := peerLeaf(ctx); leaf != nil {
 		return leaf.NotBefore, leaf.NotAfter
 	}
 	return
+}
+
+// peerLeaf is the certificate that the other end of a call has shown, or nil.
+func peerLeaf(ctx context.Context) *x509.Certificate {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if l, counted := p.AuthInfo.(provedInfo); counted {
+		info, ok = l.TLSInfo, true
+	}
+	if !ok || len(info.State.PeerCertificates) == 0 {
+		return nil
+	}
+	return info.State.PeerCertificates[0]
 }
 
 // PeerAddress is the host that a call comes from; empty where that is not known.

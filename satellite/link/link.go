@@ -66,7 +66,9 @@ type Config struct {
 	Dial    []grpc.DialOption
 	Host    Host
 	Facts   *pb.HostFacts
-	Address string // where clients reach this satellite
+	Address string        // where clients reach this satellite
+	Peer    func() string // host:port where other satellites reach it, empty: they do not; nil: never
+	Trust   Trust         // nil: no trust bundles are taken
 	Version string
 	// Instance is random and new at each start of the program.
 	Instance string
@@ -177,6 +179,7 @@ func (l *Link) once(ctx context.Context, address string) (welcomed bool, err err
 	news := l.cfg.Host.Hello(serial)
 	sent := l.cfg.Host.Uptime()
 	hello := Hello(l.cfg.Version, l.cfg.Address, l.cfg.Instance, l.cfg.Host.Journal(), l.cfg.Host.Epoch(), l.cfg.Facts, l.cfg.Host.Sample(), news)
+	l.complete(hello)
 	err = stream.Send(&pb.Up{Kind: &pb.Up_Hello{Hello: hello}})
 	timer := time.AfterFunc(welcomeWithin, end)
 	first, rerr := stream.Recv()
@@ -200,7 +203,7 @@ func (l *Link) once(ctx context.Context, address string) (welcomed bool, err err
 	defer l.unset(c)
 	l.cfg.Log.Info().Str("master", address).Uint64("server", w.ServerId).Uint64("epoch", w.Epoch).Msg("connected to the master")
 
-	r := &reporter{link: l, stream: stream, results: make(chan *pb.Result, maxResults), pace: make(chan *pb.Pace, 4), end: NewEnd(w, l.told)}
+	r := &reporter{link: l, stream: stream, results: make(chan *pb.Result, maxResults), pace: make(chan *pb.Pace, 4), acks: make(chan *pb.TrustAck), end: NewEnd(w, l.told)}
 	reported := make(chan error, 1)
 	go func() { reported <- r.run(ctx, w.Pace); end() }()
 	err = r.receive(c)

@@ -17,6 +17,7 @@ type reporter struct {
 	stream  pb.Link_AttachClient
 	results chan *pb.Result
 	pace    chan *pb.Pace
+	acks    chan *pb.TrustAck
 
 	mu  sync.Mutex // guards end, held for one call
 	end *End
@@ -44,6 +45,11 @@ func (r *reporter) run(ctx context.Context, p *pb.Pace) error {
 				continue
 			case res := <-r.results:
 				if err := r.stream.Send(&pb.Up{Kind: &pb.Up_Result{Result: res}}); err != nil {
+					return err
+				}
+				continue
+			case ack := <-r.acks:
+				if err := r.stream.Send(&pb.Up{Kind: &pb.Up_TrustAck{TrustAck: ack}}); err != nil {
 					return err
 				}
 				continue
@@ -103,6 +109,8 @@ func (r *reporter) receive(c *conn) error {
 			if ok {
 				host.Lease(from, self)
 			}
+		case *pb.Down_Trust:
+			r.believe(c, k.Trust)
 		}
 	}
 }

@@ -1,0 +1,69 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+)
+
+// RootName is the name of an authority: the SHA-256 of its certificate (DER), in
+// hexadecimal.
+func RootName(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}
+
+// PeerRoot names the trusted authority that has issued the certificate which
+// the caller has shown; empty where that is not known.
+func (c *Credentials) PeerRoot(ctx context.Context) string {
+	leaf := peerLeaf(ctx)
+	if leaf == nil {
+		return ""
+	}
+	c.live.mu.RLock()
+	defer c.live.mu.RUnlock()
+	for _, r := range c.live.roots {
+		// The handshake has verified the signature; this tells which one it was.
+		if len(r.SubjectKeyId) > 0 && bytes.Equal(r.SubjectKeyId, leaf.AuthorityKeyId) {
+			return RootName(r.Raw)
+		}
+	}
+	return ""
+}
+
+// Fits tells whether a certificate with its key would do as the own one: of the
+// same identity, valid now, and from the authority that issues.
+func (c *Credentials) Fits(identityPEM []byte) error {
+	_, leaf, err := parseOwn(identityPEM)
+	if err != nil {
+		return err
+	}
+	id, err := IdentityOf(leaf)
+	if err != nil {
+		return err
+	}
+	if id.URI().String() != c.Identity.URI().String() {
+		return fmt.Errorf("the new certificate is that of %s, not of %s", id, c.Identity)
+	}
+	if err := inTime(leaf, c.now()); err != nil {
+		return fmt.Errorf("the new certificate of %s: %w", id, err)
+	}
+	c.live.mu.RLock()
+	defer c.live.mu.RUnlock()
+	if issuer(leaf, c.live.roots[:1]) == nil {
+		return fmt.Errorf("the new certificate of %s is not from the authority that issues", id)
+	}
+	return nil
+}
+
+// OwnRoot names the authority that has issued the own certificate.
+func (c *Credentials) OwnRoot() string {
+	c.live.mu.RLock()
+	defer c.live.mu.RUnlock()
+	if r := issuer(c.live.leaf, c.live.roots); r != nil {
+		return RootName(r.Raw)
+	}
+	return ""
+}
