@@ -137,7 +137,14 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 	if err != nil {
 		return Config{}, err
 	}
-	renewer := host.NewRenewer(host.RenewerConfig{Credentials: creds, Dir: keys, Masters: masters, Log: log.With().Str("part", "host").Logger()})
+	hostLog := log.With().Str("part", "host").Logger()
+	trust := host.NewTrust(host.TrustConfig{Dir: keys, Credentials: creds, Log: hostLog,
+		SSH: &host.SSH{Dir: v.String(settings.SSHDir), On: v.Bool(settings.SSHKeys), Name: creds.Identity.Name}})
+	renewer := host.NewRenewer(host.RenewerConfig{Credentials: creds, Dir: keys, Masters: masters, Install: trust.Install, Log: hostLog})
+	peer := host.NewPeer(host.PeerConfig{Credentials: creds, Listen: find.Peers, Version: version, Trust: trust.Version, Locks: host.NewLockTrial(v), Log: hostLog,
+		May: func(_ context.Context, who wire.Identity, _ string) (bool, string) {
+			return host.Allowed(v.Bool(settings.Relocation), v.Words(settings.RelocationHosts), who.Name, trust.Member(who.ID))
+		}})
 	asRoot := os.Geteuid() == 0
 	prepared := filepath.Join(dir, "prepared")
 	if err := os.MkdirAll(prepared, 0o700); err != nil {
@@ -190,8 +197,9 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 	l := desktop.Limits{StartTimeout: v.Duration(settings.StartTimeout), HungAfter: v.Duration(settings.HungAfter)}
 	return Config{
 		Accounts: accounts{account.New(v.String(settings.PasswdFile))},
-		Masters:  masters, Dial: wire.DialOptions(creds), Facts: info, Address: public, Peers: find.Peers, Version: version,
-		Instance: rand.Text(), Log: log, Guard: keeper.Run, Checks: checks(v, creds, version, driver, log), Barred: barred, Renew: renewer.Run,
+		Masters:  masters, Dial: wire.DialOptions(creds), Facts: info, Address: public, Trust: trust, Peer: peer, Version: version,
+		Instance: rand.Text(), Log: log, Guard: keeper.Run, Checks: checks(v, creds, version, driver, log), Barred: barred,
+		Renew: renewer.Run, Soon: renewer.Soon,
 		Revoked: func(why string) error { return giveUp(dir, creds.Identity, why, log) },
 		Left: func() {
 			if left, err := guarded(dir, journal); err == nil && len(left) == 0 {

@@ -21,9 +21,9 @@ import (
 	pb "verdecmd/proto"
 	"verdecmd/proto/wire"
 	"verdecmd/satellite/desktop"
+	"verdecmd/satellite/host"
 	"verdecmd/satellite/link"
 	"verdecmd/satellite/session"
-	"verdecmd/settings/address"
 )
 
 // Config is everything a Satellite needs from outside.
@@ -34,9 +34,10 @@ type Config struct {
 	Dial     []grpc.DialOption
 	Facts    *pb.HostFacts
 	Address  string // where clients reach this satellite
-	// Peers says where other satellites are awaited and what they are told of
-	// it. It fails while the network is not up yet, and may be asked again.
-	Peers    func(context.Context) (address.Peers, error)
+	// Trust keeps what the cluster says of itself, and Peer is the port for other
+	// satellites; nil: there is none.
+	Trust    *host.Trust
+	Peer     *host.Peer
 	Version  string
 	Instance string
 	Session  session.Config
@@ -55,6 +56,9 @@ type Config struct {
 	// Checks makes the checks of this host until its context ends; linked tells
 	// whether the link is up. Nil: nobody wants them.
 	Checks func(ctx context.Context, linked func() (up bool, changed <-chan struct{})) error
+	// Soon makes Renew ask for a new certificate soon; it must be there where
+	// Trust is.
+	Soon func()
 	// Left is called when everything has ended; nil: nothing is to be done then.
 	Left func()
 	// Jitter spreads new connections to the master: 0 to 1, a part of the
@@ -88,11 +92,22 @@ func New(cfg Config) (*Satellite, error) {
 	if cfg.Revoked != nil {
 		links.Revoked = s.revoked
 	}
+	if cfg.Trust != nil {
+		links.Trust = cfg.Trust
+		cfg.Trust.Connect(cfg.Soon, s.relink)
+	}
+	if cfg.Peer != nil {
+		links.Peer = cfg.Peer.Address
+		cfg.Peer.Connect(s.relink)
+	}
 	s.link = link.New(links)
 	m.Connect(s.link)
 	s.local = &session.Local{Manager: m, Accounts: cfg.Accounts}
 	return s, nil
 }
+
+// relink makes the link anew: this satellite has something to say of itself.
+func (s *Satellite) relink() { s.link.Break() }
 
 // revoked is told by a master of the own cluster that this computer is of it no
 // more. It is on the disk before anything ends.
@@ -107,6 +122,9 @@ func (s *Satellite) revoked(why string) {
 func (s *Satellite) bar(why error) {
 	s.cfg.Log.Error().Err(why).Msg("the cluster has given up this computer: nothing is started here, and desktops are ended")
 	s.session.Bar(why)
+	if s.cfg.Trust != nil {
+		s.cfg.Trust.Withdraw()
+	}
 }
 
 // Run works until ctx ends, lets go of the desktops, and returns when
@@ -135,6 +153,12 @@ func (s *Satellite) Run(ctx context.Context) error {
 					return up, changed
 				})
 			})
+		}
+		if s.cfg.Trust != nil {
+			g.Go(func() error { return s.cfg.Trust.Run(on) })
+		}
+		if s.cfg.Peer != nil {
+			g.Go(func() error { return s.cfg.Peer.Run(on) })
 		}
 	}
 	if s.cfg.Guard != nil {

@@ -37,6 +37,8 @@ const (
 	LostSessions    = "WIN4_VERDE_LOST_SESSIONS"
 	LeaseSelf       = "WIN4_VERDE_LEASE_SELF"
 	LeaseReplace    = "WIN4_VERDE_LEASE_REPLACE"
+	SSHKeys         = "WIN4_SSH_KEYS"
+	SSHDir          = "WIN4_SSH_DIR"
 	RejoinDays      = "WIN4_VERDE_REJOIN_DAYS"
 	SatSocket       = "WIN4_VERDE_SAT_SOCKET"
 	Socket          = "VERDECMD_SOCKET"
@@ -134,6 +136,11 @@ var global = Table{
 		Text: "With lease: seconds without the master after which a satellite ends its desktops. Must be the same on all computers of the cluster."},
 	{Name: LeaseReplace, Kind: Duration, Default: "96", Min: 52, Max: 172800, Scope: Master, Restart: true,
 		Text: "With lease: seconds of silence after which the master gives the users of a satellite a new session elsewhere. At least 1.1 times WIN4_VERDE_LEASE_SELF and 30 seconds more."},
+
+	{Name: SSHKeys, Kind: Bool, Default: "no", Scope: Satellite, Restart: true,
+		Example: "yes", Text: "Whether root of this satellite and root of the others get to each other by SSH. yes: root gets a key where it has none (id_ed25519), and the keys of all satellites that say so too stand in authorized_keys and known_hosts, between two lines that begin with # BEGIN verdecmd and # END verdecmd; all other lines stay as they are. Whoever is root on one of them is root on all then. no: those lines are removed."},
+	{Name: SSHDir, Kind: Path, Default: "/root/.ssh", Scope: Satellite, Restart: true,
+		Text: "Directory of these files."},
 
 	{Name: RejoinDays, Kind: Integer, Default: "90", Max: 365, Scope: Master, Restart: true,
 		Example: "30", Text: "Days after the end of its certificate in which a satellite that was off for long may come back by itself. 0: never. After that an administrator decides, by replaceserver."},

@@ -2,10 +2,8 @@ package host
 
 import (
 	"context"
-	"encoding/pem"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -31,7 +29,10 @@ type RenewerConfig struct {
 	// present certificate and with one that has ended. The defaults are those of
 	// wire.
 	Dial, Rejoin []grpc.DialOption
-	Log          zerolog.Logger
+	// Install makes a new certificate with its key the own one, and takes the
+	// trust bundle that came with it. The default is Trust.Install.
+	Install func(identityPEM []byte, bundle *pb.SignedTrust) error
+	Log     zerolog.Logger
 
 	Now    func() time.Time // the default is time.Now
 	Random func() float64   // from 0 to 1; the default is random
@@ -52,6 +53,9 @@ func NewRenewer(cfg RenewerConfig) *Renewer {
 	}
 	if cfg.Rejoin == nil {
 		cfg.Rejoin = wire.RejoinDialOptions(cfg.Credentials)
+	}
+	if cfg.Install == nil {
+		cfg.Install = NewTrust(TrustConfig{Dir: cfg.Dir, Credentials: cfg.Credentials, Log: cfg.Log}).Install
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -163,7 +167,7 @@ func (r *Renewer) renew(ctx context.Context, need Need, try int) error {
 	}
 	own, err := identity(reply, key)
 	if err == nil {
-		err = r.replace(own, reply.GetRoots())
+		err = r.cfg.Install(own, reply.GetTrust())
 	}
 	if err != nil {
 		return fmt.Errorf("the certificate that the master has made: %w", err)
@@ -188,38 +192,4 @@ func (r *Renewer) ask(ctx context.Context, need Need, master string, q *pb.Renew
 	defer cc.Close()
 	reply, err := call(pb.NewEnrolmentClient(cc), ctx, q)
 	return reply, wire.FromStatus(err)
-}
-
-// replace puts a new certificate with its key into the place of the old one, on
-// the disk first. Of the authorities that came with it only the one that issued
-// it is taken, and only where it is not trusted yet: which ones are is told by
-// the trust bundle, and the answer may be older than that.
-func (r *Renewer) replace(own, rootsPEM []byte) error {
-	c := r.cfg.Credentials
-	fits := func(n *wire.Credentials) error {
-		n.Now = r.cfg.Now
-		if n.Identity.URI().String() != c.Identity.URI().String() {
-			return fmt.Errorf("it is that of %s, not of %s", n.Identity, c.Identity)
-		}
-		return n.Check()
-	}
-	roots := rootsOf(c)
-	err := trial(r.cfg.Dir, roots, own, fits)
-	for block, rest := pem.Decode(rootsPEM); err != nil && block != nil; block, rest = pem.Decode(rest) {
-		more := append(pem.EncodeToMemory(block), roots...)
-		if trial(r.cfg.Dir, more, own, fits) != nil {
-			continue
-		}
-		if err = put(filepath.Join(r.cfg.Dir, wire.CAFile), more, 0o644); err == nil {
-			err = c.SetRoots(append([][]byte{block.Bytes}, c.Roots()...))
-		}
-		break
-	}
-	if err != nil {
-		return err
-	}
-	if err := put(filepath.Join(r.cfg.Dir, wire.IdentityFile), own, 0o600); err != nil {
-		return err
-	}
-	return c.Renew(own)
 }
