@@ -64,7 +64,23 @@ func (b backend) Server(id uint64) (monitor.Server, uint64, bool) {
 	}
 	s.Checks, _ = b.m.checks.Of(id)
 	s.Checks.Rows = nil
+	if b.m.trust != nil {
+		v := b.m.trust.Of(id)
+		s.Trust = monitor.Trust{Current: v.Current, Takes: v.Takes, Version: v.Version, Behind: v.Behind, Error: v.Error}
+	}
 	return s, seq, ok
+}
+
+func (b backend) RotateCA(ctx context.Context, abort bool, skip []uint64) (monitor.Job, bool, error) {
+	if b.m.trust == nil {
+		return monitor.Job{}, false, monitor.Errorf(554, nil, "this master has no directory with the cluster's authority")
+	}
+	by := "the master"
+	if c, ok := monitor.CallerOf(ctx); ok {
+		by = c.Name
+	}
+	j, joined, err := b.m.trust.RotateCA(ctx, abort, skip, by)
+	return j, joined, refusal(err)
 }
 
 func (b backend) Checks(id uint64) (monitor.Checks, bool) { return b.m.checks.Of(id) }
@@ -267,7 +283,7 @@ func refusal(err error) error {
 	case errors.Is(err, job.ErrUnknown):
 		return monitor.Errorf(550, []monitor.Pair{{Key: "kind", Value: "job"}}, "%v", err)
 	case errors.Is(err, job.ErrTooLate):
-		return monitor.Errorf(554, nil, "%v: it has been ordered; \"abortuser\" ends a session at once", err)
+		return monitor.Errorf(554, nil, "%v: what it does has been ordered already; for a session, \"abortuser\" ends it at once", err)
 	case errors.Is(err, store.ErrNoSpace):
 		return monitor.Errorf(452, nil, "%v", err)
 	}

@@ -27,6 +27,7 @@ import (
 	"verdecmd/master/link"
 	"verdecmd/master/session"
 	"verdecmd/master/store"
+	"verdecmd/master/trust"
 	"verdecmd/monitor"
 	pb "verdecmd/proto"
 	"verdecmd/proto/wire"
@@ -93,6 +94,7 @@ type Master struct {
 	checks  *host.Checks
 	link    *link.Server
 	hub     *hub.Hub
+	trust   *trust.Manager // nil: there is no PKI directory
 	commits *counted
 	config  config
 	tuner   monitor.Tuner
@@ -135,11 +137,19 @@ func New(ctx context.Context, cfg Config) (*Master, error) {
 	}
 	m.session.RegisterJobs()
 	m.drain.RegisterJobs()
+	if m.trust != nil {
+		m.trust.RegisterJobs()
+	}
 	m.jobs.Register(backupAction, func(r job.Record) job.Func { return m.copyTo(r.Object, true) })
 
 	last, err := m.host.Restore(ctx, now, m.cluster)
 	if err != nil {
 		return nil, fmt.Errorf("master: reading servers: %w", err)
+	}
+	if m.trust != nil {
+		if err := m.trust.Restore(ctx); err != nil {
+			return nil, fmt.Errorf("master: trust bundle: %w", err)
+		}
 	}
 	if err := m.checks.Restore(ctx, m.cluster); err != nil {
 		return nil, fmt.Errorf("master: reading the checks of hosts: %w", err)
@@ -159,7 +169,11 @@ func (m *Master) Run(ctx context.Context) error {
 	pb.RegisterLinkServer(server, m.link)
 	pb.RegisterHostServer(server, m.checks.Service())
 	if c := m.cfg.Credentials; c != nil {
-		pb.RegisterEnrolmentServer(server, &host.Enrolment{Manager: m.host, Cluster: c.Identity.Cluster, Roots: c.Roots})
+		e := &host.Enrolment{Manager: m.host, Cluster: c.Identity.Cluster, Roots: c.Roots}
+		if m.trust != nil {
+			e.Trust = m.trust.Current
+		}
+		pb.RegisterEnrolmentServer(server, e)
 	}
 	m.event("master.started", fmt.Sprintf("The cluster master has started (epoch %d).", m.cfg.Epoch), monitor.Pair{Key: "epoch", Value: uint64(m.cfg.Epoch)})
 
@@ -172,6 +186,9 @@ func (m *Master) Run(ctx context.Context) error {
 	g.Go(func() error { return m.session.Run(ctx) })
 	g.Go(func() error { return m.drain.Run(ctx) })
 	g.Go(func() error { return m.host.Run(ctx) })
+	if m.trust != nil {
+		g.Go(func() error { return m.trust.Run(ctx) })
+	}
 	g.Go(func() error { return m.keepPace(ctx) })
 	if m.cfg.Copies.Dir != "" {
 		g.Go(func() error { return m.cfg.Copies.Run(ctx) })

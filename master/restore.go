@@ -15,6 +15,7 @@ import (
 	"verdecmd/master/job"
 	"verdecmd/master/session"
 	"verdecmd/master/store"
+	"verdecmd/master/trust"
 	"verdecmd/monitor"
 )
 
@@ -63,7 +64,7 @@ func fromCopy(s store.Snapshot, r store.Restored, now time.Time) ([]store.Change
 	}
 	all := []store.Change{{Key: restoreKey, Value: b}}
 	for _, part := range []func(store.Snapshot) ([]store.Change, error){
-		session.FromCopy, event.FromCopy,
+		session.FromCopy, event.FromCopy, trust.FromCopy,
 		func(s store.Snapshot) ([]store.Change, error) { return host.FromCopy(s, r.Made, now) },
 		func(s store.Snapshot) ([]store.Change, error) { return job.FromCopy(s, now) },
 	} {

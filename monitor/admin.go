@@ -21,6 +21,7 @@ type Backend interface {
 	ServerAdmin
 	DrainAdmin
 	HostAdmin
+	TrustAdmin
 	SessionAdmin
 	ReservationAdmin
 	JobAdmin
@@ -110,6 +111,7 @@ type Server struct {
 	Serial    string    // of its certificate, hexadecimal; empty: not known
 	CertUntil time.Time // end of its certificate; zero: not known
 	Checks    Checks    // Rows are left out; zero: never checked
+	Trust     Trust     // filled in by Server only
 }
 
 // ServerAdmin is what the server commands need.

@@ -248,7 +248,7 @@ func showServer(s *Server, seq uint64) Reply {
 	}
 	return Reply{
 		Code: 211,
-		Detail: []Pair{
+		Detail: append([]Pair{
 			{"id", s.ID}, {"name", s.Name}, {"address", s.Address}, {"state", s.State}, {"reason", orNil(s.Reason)},
 			{"link", s.Link}, {"since", s.Since}, {"age", reported(s.Age)}, {"version", orNil(s.Version)},
 			{"arch", orNil(s.Arch)}, {"cpus", reported(s.CPUs)}, {"cpu", reported(percent(s.CPU))}, {"load1", reported(s.Load1)},
@@ -259,7 +259,7 @@ func showServer(s *Server, seq uint64) Reply {
 			{"problems", orNil(strings.Join(s.Problems, "; "))}, {"job", job}, {"waits", orNil(s.Waits)},
 			{"checks", orNil(s.Checks.summary())}, {"checked", s.Checks.at()},
 			{"uuid", orNil(s.UUID)}, {"certuntil", s.CertUntil}, {"serial", orNil(s.Serial)},
-		},
+		}, s.Trust.pairs()...),
 		Pairs: []Pair{{"seq", seq}}, Text: text,
 		Prose: func(h Human) []string { return serverProse(s, h) },
 	}
@@ -311,7 +311,7 @@ func serverProse(s *Server, h Human) []string {
 	if !s.CertUntil.IsZero() {
 		identity += ", certificate until " + h.Time(s.CertUntil)
 	}
-	notes = append(notes, note{"Identity", identity})
+	notes = append(notes, note{"Identity", identity}, note{"Trust bundle", s.Trust.prose(s.Link)})
 	for _, p := range s.Problems {
 		notes = append(notes, note{"Problem", p})
 	}

@@ -413,13 +413,6 @@ func (f *fakeMaster) SetManagerPassword(_ context.Context, password string) erro
 	return nil
 }
 
-// secret is the manager's password.
-func (f *fakeMaster) secret() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.password
-}
-
 func (f *fakeMaster) Tokens() []Token {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -145,6 +145,8 @@ func helpJob(j Job) string {
 		return fmt.Sprintf(`"abortuser %s" ends it at once`, j.Object)
 	case "drainserver":
 		return fmt.Sprintf(`"canceljob %d" stops it and leaves the server offline, "onlineserver %s" lets logins in again; "users server=%s" shows who is there`, j.ID, j.Object, j.Object)
+	case "rotateca":
+		return fmt.Sprintf(`"rotateca skip=ID" goes on without a server, "rotateca abort" or "canceljob %d" takes it back`, j.ID)
 	case "abortuser":
 		return fmt.Sprintf(`"user %s" shows the session and its server`, j.Object)
 	}

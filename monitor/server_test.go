@@ -99,6 +99,7 @@ var everyCommand = []string{
 	"forgetserver 1", "forgetserver 3", "forgetserver 3", "settings", "setting VERDECMD_LOGOFF_WAIT", "setting VERDECMD_LOGOFF_WAIT 5", "setting NOTHING",
 	"setting VERDECMD_LOGOFF_WAIT \"\"", "metrics", "backup /x/y", "backup /x/z nowait", "loglevel", "loglevel debug", "loglevel loud",
 	"checks 1", "checks 2", "checks 9",
+	"rotateca nowait", "rotateca skip=3", "rotateca abort",
 	"drainserver 1", "drainserver 1", "drainserver 2 method=live", "drainserver 2 nowait", "images", "nonsense", "srevers", "@x", "{}", "*3", "shutdownuser bob timeout=0", "shutdownuser bob timeout=1 timeout=2", "users",
 }
 

@@ -299,7 +299,7 @@ type Table struct {
 func NewTable(b Backend) *Table {
 	t := &Table{backend: b, byName: map[string]*Entry{}, missing: map[string]bool{}}
 	for _, part := range [][]Entry{
-		builtinCommands(t, b), clusterCommands(b), drainCommands(b), checkCommands(b), hostCommands(b), sessionCommands(b), jobCommands(b), operationCommands(t, b),
+		builtinCommands(t, b), clusterCommands(b), drainCommands(b), checkCommands(b), hostCommands(b), trustCommands(b), sessionCommands(b), jobCommands(b), operationCommands(t, b),
 	} {
 		for i := range part {
 			t.commands = append(t.commands, &part[i])

@@ -38,6 +38,9 @@ type ChecksConfig struct {
 	Version string
 	// Settings are the master's own of those that must be the same everywhere.
 	Settings map[string]string
+	// Peer is where other satellites reach the server with this identity, as
+	// host:port; empty: nowhere. Default: nowhere.
+	Peer func(uuid string) string
 	// Event announces what has happened; it must not block.
 	Event func(typ, text string, pairs ...monitor.Pair)
 	Log   zerolog.Logger
@@ -81,6 +84,9 @@ type finding struct {
 func NewChecks(cfg ChecksConfig) *Checks {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Peer == nil {
+		cfg.Peer = func(string) string { return "" }
 	}
 	return &Checks{cfg: cfg, kept: map[uint64]result{}, often: map[uint64]*wire.Bucket{}}
 }

@@ -103,7 +103,7 @@ func (k *Checks) compare(uuid string, s *pb.Survey) (*pb.CompareReply, error) {
 	}
 	k.cfg.State(func(c *cluster.Cluster) {
 		for _, m := range c.Servers() {
-			reply.Members = append(reply.Members, &pb.Member{ServerId: m.ID, Id: m.UUID, Name: m.Name, Address: m.Address})
+			reply.Members = append(reply.Members, &pb.Member{ServerId: m.ID, Id: m.UUID, Name: m.Name, Address: m.Address, Peer: k.cfg.Peer(m.UUID)})
 		}
 	})
 	reply.NowUnixMs = k.cfg.Now().UnixMilli()

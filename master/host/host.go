@@ -50,8 +50,7 @@ type Config struct {
 	// Dir is the PKI directory with what "enrol" remembers; empty: none.
 	Dir string
 	// Authority makes the certificates. It returns nil where its key is kept
-	// elsewhere: then nobody can join. Another one takes its place under Turn, so
-	// that nothing is made by the one before after that. Default: nil.
+	// elsewhere: then nobody can join. Default: that.
 	Authority func() *wire.Authority
 	// Rejoin is how long after the end of its certificate a server may ask for
 	// a new one without an administrator; 0: never.

@@ -40,11 +40,7 @@ type Request struct {
 // with the same key, since the answer was lost, gets the same answer as long as
 // its token would have lived.
 func (m *Manager) Join(ctx context.Context, r Request) (Joined, error) {
-	a, err := m.authority()
-	if err != nil {
-		return Joined{}, err
-	}
-	j, err := m.join(ctx, a, r)
+	j, err := m.join(ctx, r)
 	if err != nil {
 		m.complain(r, err)
 		return Joined{}, err
@@ -65,7 +61,11 @@ func (m *Manager) authority() (*wire.Authority, error) {
 	return a, nil
 }
 
-func (m *Manager) join(ctx context.Context, a *wire.Authority, r Request) (Joined, error) {
+func (m *Manager) join(ctx context.Context, r Request) (Joined, error) {
+	a, err := m.authority()
+	if err != nil {
+		return Joined{}, err
+	}
 	c, err := claimOf(&r)
 	if err != nil {
 		return Joined{}, err
@@ -96,9 +96,6 @@ func (m *Manager) join(ctx context.Context, a *wire.Authority, r Request) (Joine
 	m.cfg.Turn.Lock()
 	defer m.cfg.Turn.Unlock()
 	now := m.cfg.Now()
-	if m.cfg.Authority() != a { // it is changed in one's turn, too
-		return Joined{}, wire.Errorf(wire.NotReady, "the cluster's authority has just been changed; try again")
-	}
 	var t *token
 	again := false
 	if r.Token != "" {

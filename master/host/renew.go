@@ -46,12 +46,12 @@ func (m *Manager) Rejoin(ctx context.Context, r Renewal) (Joined, error) {
 
 // reissue makes a new certificate for a server that may have one.
 func (m *Manager) reissue(ctx context.Context, r Renewal, may func(*owner) error) (Joined, error) {
-	m.cfg.Turn.Lock()
-	defer m.cfg.Turn.Unlock()
 	a, err := m.authority()
 	if err != nil {
 		return Joined{}, err
 	}
+	m.cfg.Turn.Lock()
+	defer m.cfg.Turn.Unlock()
 	if why, gone := m.Revoked(r.ID.ID, r.ID.Serial); gone {
 		return Joined{}, wire.Errorf(wire.Revoked, "%s", why)
 	}

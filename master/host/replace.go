@@ -15,8 +15,6 @@ import (
 // step the identity of the old machine is revoked, another one awaited, and the
 // token made. While the server is connected that takes force.
 func (m *Manager) Replace(ctx context.Context, id uint64, life time.Duration, force bool) (monitor.NewToken, error) {
-	m.cfg.Turn.Lock()
-	defer m.cfg.Turn.Unlock()
 	a, err := m.authority()
 	if err != nil {
 		return monitor.NewToken{}, monitor.Errorf(554, nil, "%v", err)
@@ -25,6 +23,8 @@ func (m *Manager) Replace(ctx context.Context, id uint64, life time.Duration, fo
 	if err != nil {
 		return monitor.NewToken{}, err
 	}
+	m.cfg.Turn.Lock()
+	defer m.cfg.Turn.Unlock()
 	now := m.cfg.Now()
 	var r cluster.ServerRecord
 	var known, up bool
@@ -53,20 +53,19 @@ func (m *Manager) Replace(ctx context.Context, id uint64, life time.Duration, fo
 		return monitor.NewToken{}, err
 	}
 	r.UUID, r.Journal = wire.NewUUID(), ""
-	d, err := m.draft(now, a, token{Name: r.Name, Address: address, Server: id, Expires: now.Add(ttl).UTC(), By: caller(ctx)})
+	secret, t, changes, kills, err := m.makeToken(now, a, token{Name: r.Name, Address: address, Server: id, Expires: now.Add(ttl).UTC(), By: caller(ctx)})
 	if err == nil {
-		err = m.save(ctx, r, proof{Address: address, Vacant: true}, append(d.changes, gone)...)
+		err = m.save(ctx, r, proof{Address: address, Vacant: true}, append(changes, gone)...)
 	}
 	if err != nil {
 		return monitor.NewToken{}, fmt.Errorf("server %d: %w", id, err)
 	}
-	t := d.token
-	m.made(t, d.kills...)
+	m.made(t, kills...)
 	m.cfg.State(func(c *cluster.Cluster) { c.Registered(now, r) })
 	m.revoke(out)
 	m.reenrol(r.Name, out.ID, r.UUID)
 	m.cfg.Changed()
 	m.cfg.Log.Warn().Uint64("server", id).Str("satellite", r.Name).Uint64("token", t.ID).Str("caller", t.By).Msg("another machine may take the place of a server")
 	m.cfg.Event("server.replacing", fmt.Sprintf("Another machine may take the place of server %d (%s) until %s; the one before is shut out.", id, r.Name, t.Expires.Local().Format(time.DateTime)), pairs(r)...)
-	return monitor.NewToken{Token: t.row(), Secret: d.secret.String()}, nil
+	return monitor.NewToken{Token: t.row(), Secret: secret.String()}, nil
 }

@@ -75,28 +75,25 @@ func (m *Manager) nextToken() (uint64, store.Change) {
 	return id, store.Change{Key: store.Key{Bucket: meta, ID: lastToken}, Value: strconv.AppendUint(nil, id, 10)}
 }
 
-// draft is a token that is to be made durable, with all that this leads to.
-type draft struct {
-	secret  wire.Token
-	token   *token
-	changes []store.Change
-	kills   []uint64 // tokens that it takes the place of
-}
-
-// draft draws a token. The caller holds the turn.
-func (m *Manager) draft(now time.Time, a *wire.Authority, t token) (draft, error) {
+// makeToken draws a token; kills are the changes for those that it takes the
+// place of. The caller holds the turn and makes all of it durable.
+func (m *Manager) makeToken(now time.Time, a *wire.Authority, t token) (secret wire.Token, made *token, changes []store.Change, kills []uint64, err error) {
 	id, note := m.nextToken()
-	d := draft{secret: wire.NewToken(a.Cluster, a.Fingerprint(), id), token: &t, kills: killedBy(m.tokens, t.Name)}
-	t.ID, t.Hash, t.Role, t.Made = id, d.secret.SecretHash(), wire.Satellite, now.UTC()
+	secret = wire.NewToken(a.Cluster, a.Fingerprint(), id)
+	t.ID, t.Hash, t.Role, t.Made = id, secret.SecretHash(), wire.Satellite, now.UTC()
 	own, err := t.change()
-	d.changes = []store.Change{own, note}
-	for _, k := range d.kills {
-		d.changes = append(d.changes, store.Change{Key: tokenKey(k)})
+	if err != nil {
+		return secret, nil, nil, nil, err
 	}
-	return d, err
+	kills = killedBy(m.tokens, t.Name)
+	changes = []store.Change{own, note}
+	for _, k := range kills {
+		changes = append(changes, store.Change{Key: tokenKey(k)})
+	}
+	return secret, &t, changes, kills, nil
 }
 
-// made takes over a token whose change is durable, and drops others.
+// made takes over tokens after their change is durable.
 func (m *Manager) made(t *token, gone ...uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -110,8 +107,6 @@ func (m *Manager) made(t *token, gone ...uint64) {
 
 // CreateToken makes a token that lets one machine join as a new server.
 func (m *Manager) CreateToken(ctx context.Context, w monitor.TokenWish) (monitor.NewToken, error) {
-	m.cfg.Turn.Lock()
-	defer m.cfg.Turn.Unlock()
 	a, err := m.authority()
 	if err != nil {
 		return monitor.NewToken{}, monitor.Errorf(554, nil, "%v", err)
@@ -128,7 +123,9 @@ func (m *Manager) CreateToken(ctx context.Context, w monitor.TokenWish) (monitor
 			return monitor.NewToken{}, monitor.Errorf(553, []monitor.Pair{{Key: "key", Value: "address"}, {Key: "value", Value: w.Address}}, "%v", err)
 		}
 	}
-	if o := m.owner(w.Server); w.Server != "" && o != nil {
+	m.cfg.Turn.Lock()
+	defer m.cfg.Turn.Unlock()
+	if o := m.owner(w.Server); o != nil {
 		return monitor.NewToken{}, monitor.Errorf(551, []monitor.Pair{{Key: "kind", Value: "server"}, {Key: "id", Value: o.ID}},
 			"server %d has the name %s already; \"replaceserver %d\" lets a new machine take its place", o.ID, o.Name, o.ID)
 	}
@@ -139,17 +136,16 @@ func (m *Manager) CreateToken(ctx context.Context, w monitor.TokenWish) (monitor
 	if len(m.tokens) >= maxTokens {
 		return monitor.NewToken{}, monitor.Errorf(554, nil, "there are %d tokens, as many as there may be: \"tokens\" shows them, \"deletetoken\" deletes one", len(m.tokens))
 	}
-	d, err := m.draft(now, a, token{Name: w.Server, Address: w.Address, Expires: now.Add(ttl).UTC(), By: caller(ctx)})
-	if err == nil {
-		err = m.commit(ctx, d.changes...)
-	}
+	secret, t, changes, kills, err := m.makeToken(now, a, token{Name: w.Server, Address: w.Address, Expires: now.Add(ttl).UTC(), By: caller(ctx)})
 	if err != nil {
+		return monitor.NewToken{}, err
+	}
+	if err := m.commit(ctx, changes...); err != nil {
 		return monitor.NewToken{}, fmt.Errorf("a token: %w", err)
 	}
-	t := d.token
-	m.made(t, d.kills...)
+	m.made(t, kills...)
 	m.cfg.Log.Info().Uint64("token", t.ID).Str("satellite", t.Name).Str("address", t.Address).Time("expires", t.Expires).Str("caller", t.By).Msg("a token was made")
-	return monitor.NewToken{Token: t.row(), Secret: d.secret.String()}, nil
+	return monitor.NewToken{Token: t.row(), Secret: secret.String()}, nil
 }
 
 // tokenTTL is how long a token that is wished for so long lives; 0: as usual.
