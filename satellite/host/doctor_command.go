@@ -164,10 +164,20 @@ func parseDocument(data []byte) (Survey, error) {
 }
 
 func writeJSON(w io.Writer, r Result) error {
+	// A list that is empty is one nevertheless.
+	s := &r.Survey
+	s.PublicIPs, s.Home.Options, s.Accounts, s.Bridges = full(s.PublicIPs), full(s.Home.Options), full(s.Accounts), full(s.Bridges)
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(r)
+}
+
+func full[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 // writeText writes a line for each finding, and below it what is wanted and what

@@ -345,6 +345,11 @@ func TestWriting(t *testing.T) {
 		}
 	}
 	b.Reset()
+	must(t, writeJSON(&b, Result{}))
+	if text := b.String(); strings.Count(text, "[]") != 4 || strings.Contains(text, "accounts\": null") {
+		t.Errorf("an empty one: got %s", text)
+	}
+	b.Reset()
 	must(t, writeText(&b, r, false, true))
 	text := b.String()
 	for _, want := range []string{"\npass  clock ", "\nfail  bridges       bridges: br0\n", "\n                    keeps desktops away from this host\n                    wanted: the bridge br9", "fix: make the bridge", " pass, 0 warn, 1 fail.\n"} {

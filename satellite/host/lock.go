@@ -132,13 +132,25 @@ func hold(ctx context.Context, program []string, dir string, homes []Home) (*hel
 		err = h.user.Do(h.create)
 	}
 	if err != nil {
-		return nil, err
+		return nil, h.named(err)
 	}
 	if err := h.start(ctx, program); err != nil {
 		h.close()
-		return nil, err
+		return nil, h.named(err)
 	}
 	return h, nil
+}
+
+// named is an error without the random part of the file's name: the same one
+// again is no news.
+func (h *held) named(err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("%s a file in %s: %w", p.Op, h.dir, p.Err)
+	}
+	if errors.Is(err, errNoLocks) {
+		return fmt.Errorf("%w in %s", errNoLocks, h.dir)
+	}
+	return errors.New(strings.ReplaceAll(err.Error(), h.name, lockPrefix+"..."))
 }
 
 func (h *held) path() string { return filepath.Join(h.dir, h.name) }
@@ -204,6 +216,9 @@ func (h *held) try() (refused bool, err error) {
 		refused, err = tryLock(h.path(), h.content)
 		return err
 	})
+	if err != nil {
+		err = h.named(err)
+	}
 	return refused, err
 }
 

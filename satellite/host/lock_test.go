@@ -85,7 +85,7 @@ func TestLocks(t *testing.T) {
 		"they do not":                     {server: &looseServer{lock: allow}, shared: true},
 		"there are none":                  {server: &looseServer{lock: func() syscall.Errno { return syscall.ENOLCK }}, want: Locks{None: "no locks there"}, shared: true},
 		"root may not write to the homes": {server: &looseServer{lock: allow, create: syscall.EACCES}},
-		"nobody may":                      {server: &looseServer{lock: allow, create: syscall.ENOSPC}, want: Locks{Error: "open "}},
+		"nobody may":                      {server: &looseServer{lock: allow, create: syscall.ENOSPC}, want: Locks{Error: "open a file in /"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -105,6 +105,9 @@ func TestLocks(t *testing.T) {
 			l := got.locks
 			if l.Excludes != tt.want.Excludes || !strings.HasPrefix(l.None, tt.want.None) || !strings.HasPrefix(l.Error, tt.want.Error) || (l.None == "") != (tt.want.None == "") || (l.Error == "") != (tt.want.Error == "") {
 				t.Errorf("got %+v, want %+v", l, tt.want)
+			}
+			if text := l.None + l.Error; strings.Contains(text, lockPrefix) {
+				t.Errorf("the text differs each time: %q", text)
 			}
 			for _, d := range []string{dir, home.Dir} {
 				if left, _ := filepath.Glob(filepath.Join(d, lockPrefix+"*")); d != "" && len(left) > 0 {
