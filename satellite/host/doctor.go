@@ -87,13 +87,18 @@ type doctor struct {
 // Doctor checks this host and compares it with others. It takes seconds; the
 // error tells only what kept it from beginning, all else is a finding.
 func Doctor(ctx context.Context, c DoctorConfig) (Result, error) {
-	return examine(ctx, c, newMeasurer(), func(Result, time.Time) bool { return c.HandIn }, nil)
+	return examine(ctx, c, newMeasurer(), func(Result, told) bool { return c.HandIn }, nil)
 }
 
-// examine is one round. wanted tells whether a result is to be handed in, when
-// that which the master keeps of this host is from kept; handed is told from
-// when it is then. handed may be nil.
-func examine(ctx context.Context, c DoctorConfig, by *measurer, wanted func(r Result, kept time.Time) bool, handed func(Result, time.Time)) (Result, error) {
+// told is what the master has told beside the surveys.
+type told struct {
+	kept   time.Time // from when the result is that it keeps of this host
+	others int       // hosts that this one was compared with
+}
+
+// examine is one round. wanted tells whether a result is to be handed in; handed
+// is told from when it is for the master then, and may be nil.
+func examine(ctx context.Context, c DoctorConfig, by *measurer, wanted func(Result, told) bool, handed func(Result, time.Time)) (Result, error) {
 	if c.Settings == nil || c.Version == "" || len(c.Holder) == 0 {
 		return Result{}, errors.New("the checks of a host need settings, version and the holder of a lock")
 	}
@@ -110,14 +115,14 @@ func examine(ctx context.Context, c DoctorConfig, by *measurer, wanted func(r Re
 		by.fail(checkMaster, c.Unusable.Error())
 	}
 	others := c.Against
-	var asked *asked
+	var with *comparison
 	if c.Credentials != nil && !c.NoMaster {
 		var ok bool
-		if asked, ok = within(ctx, by, checkMaster, askFor, d.ask); ok {
-			defer asked.close()
-			d.m.Answer, d.m.Survey.ServerID = &asked.answer, asked.own
-			others = append(others[:len(others):len(others)], asked.others...)
-			d.peers(ctx, asked)
+		if with, ok = within(ctx, by, checkMaster, askFor, d.ask); ok {
+			defer with.close()
+			d.m.Answer, d.m.Survey.ServerID = &with.answer, with.own
+			others = append(others[:len(others):len(others)], with.others...)
+			d.peers(ctx, with)
 		}
 	}
 	if p := d.m.People; p != nil {
@@ -130,10 +135,10 @@ func examine(ctx context.Context, c DoctorConfig, by *measurer, wanted func(r Re
 	d.m.Failed = maps.Clone(by.failed)
 	by.mu.Unlock()
 	r := Result{Findings: Check(d.m, others), Survey: d.m.Survey}
-	if asked == nil || !wanted(r, asked.kept) {
+	if with == nil || !wanted(r, told{with.kept, len(with.others)}) {
 		return r, nil
 	}
-	at, err := asked.handIn(ctx, r, c.Version, c.now())
+	at, err := with.handIn(ctx, r, c.Version, c.now())
 	if err != nil {
 		return r, fmt.Errorf("handing the result in to the master: %w", err)
 	}

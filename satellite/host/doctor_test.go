@@ -283,12 +283,19 @@ func TestKeeper(t *testing.T) {
 }
 
 // When the checks are made: not before the link is up, once more a little later,
-// then every hour, and sooner where nobody has heard of them.
+// then every hour; sooner where nobody has heard of them, where they keep desktops
+// away, and when the link has come back.
 func TestKeeperTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		changed := make(chan struct{})
-		var mu sync.Mutex
-		up := false
+		var mu sync.Mutex // guards up and changed
+		up, changed := false, make(chan struct{})
+		set := func(now bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			up = now
+			close(changed)
+			changed = make(chan struct{})
+		}
 		k := NewKeeper(KeeperConfig{Log: zerolog.Nop(), Jitter: func() float64 { return 0.5 }, Linked: func() (bool, <-chan struct{}) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -299,29 +306,57 @@ func TestKeeperTimes(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		k.once = func(context.Context) error {
 			at = append(at, time.Since(began))
-			if len(at) == 2 {
+			k.last = Result{}
+			switch len(at) {
+			case 2:
 				return errUnheard
+			case 4:
+				k.last.Findings = []Finding{{Level: Fail, Hard: true}}
 			}
 			return nil
 		}
 		done := make(chan error, 1)
 		go func() { done <- k.Run(ctx) }()
 		time.Sleep(time.Hour)
-		mu.Lock()
-		up = true
-		mu.Unlock()
-		close(changed)
-		time.Sleep(70 * time.Minute)
+		set(true)
+		time.Sleep(3 * time.Hour)
+		set(false)
+		time.Sleep(2 * time.Hour)
+		set(true)
+		time.Sleep(2 * time.Minute)
 		cancel()
 		must(t, <-done)
+		again, every := checkAgain*105/100, checkEvery*105/100
 		want := []time.Duration{time.Hour + checkSpread/2}
-		want = append(want, want[0]+checkAgain*105/100)
-		want = append(want, want[1]+checkSoon*3/2)
-		want = append(want, want[2]+checkEvery*105/100)
+		for _, d := range []time.Duration{again, checkSoon * 3 / 2, every, again, every} {
+			want = append(want, want[len(want)-1]+d)
+		}
+		want = append(want, 6*time.Hour+checkAgain/2)
 		if !slices.Equal(at, want) {
 			t.Errorf("got %v, want %v", at, want)
 		}
 	})
+}
+
+// After a restart the master knows of no other host: a result that looks better
+// for want of them is held back, but not for ever.
+func TestKeeperWithFewerHosts(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.master.others = []*pb.Survey{{Hostname: "sat8", ServerId: 8, Version: "1.0", Arch: "aarch64", BootId: "other"}}
+	k := NewKeeper(KeeperConfig{Doctor: s.cfg, Log: zerolog.Nop()})
+	must(t, k.round(t.Context()))
+	worse := s.master.at
+	s.master.others = nil
+	for range 2 {
+		if err := k.round(t.Context()); err != errFewer || s.master.at != worse {
+			t.Errorf("got %v, handed in: %v", err, s.master.at != worse)
+		}
+	}
+	k.fewer = fewerTries
+	if err := k.round(t.Context()); err != nil || s.master.at == worse {
+		t.Errorf("in the end: got %v, handed in: %v", err, s.master.at != worse)
+	}
 }
 
 // The document has the same keys always, and what another host reads is what was

@@ -22,8 +22,9 @@ const (
 	maxList     = 500
 )
 
-// asked is what the master has told, and the connection on which it did.
-type asked struct {
+// comparison is what the master has told of the others, and the connection on
+// which it did.
+type comparison struct {
 	answer  Answer
 	own     uint64 // this server's number; 0: not told
 	kept    time.Time
@@ -32,10 +33,10 @@ type asked struct {
 	cc      *grpc.ClientConn
 }
 
-func (a *asked) close() { a.cc.Close() }
+func (a *comparison) close() { a.cc.Close() }
 
 // ask hands the survey in and takes those of the others.
-func (d *doctor) ask(ctx context.Context) (*asked, error) {
+func (d *doctor) ask(ctx context.Context) (*comparison, error) {
 	masters := d.masters()
 	if len(masters) == 0 {
 		return nil, errors.New("WIN4_VERDE_CMADDR does not say where the master is")
@@ -56,12 +57,12 @@ func (d *doctor) ask(ctx context.Context) (*asked, error) {
 	return nil, errors.New(strings.Join(errs, "; "))
 }
 
-func (d *doctor) askOne(ctx context.Context, address string) (*asked, error) {
+func (d *doctor) askOne(ctx context.Context, address string) (*comparison, error) {
 	cc, err := grpc.NewClient("passthrough:///"+address, wire.DialOptions(d.cfg.Credentials)...)
 	if err != nil {
 		return nil, err
 	}
-	a := &asked{cc: cc, members: map[uint64]*pb.Member{}}
+	a := &comparison{cc: cc, members: map[uint64]*pb.Member{}}
 	// The handshake is no part of the round trip. Where it fails, the call says why.
 	cc.Connect()
 	for s := cc.GetState(); s == connectivity.Idle || s == connectivity.Connecting; s = cc.GetState() {
@@ -99,7 +100,7 @@ func (d *doctor) askOne(ctx context.Context, address string) (*asked, error) {
 }
 
 // handIn lets the master keep a result; it answers from when it is then.
-func (a *asked) handIn(ctx context.Context, r Result, version string, now time.Time) (at time.Time, err error) {
+func (a *comparison) handIn(ctx context.Context, r Result, version string, now time.Time) (at time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askFor)
 	defer cancel()
 	q := &pb.CheckedRequest{AtUnixMs: now.UnixMilli(), Version: version}

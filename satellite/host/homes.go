@@ -26,7 +26,12 @@ const (
 // measureHome finds the file system of the homes by one of them, or by the
 // directory of all. Looking into it also makes an automounter mount it.
 func measureHome(mountinfo, dir string, one bool) (Mount, error) {
-	if _, err := os.Stat(filepath.Join(dir, ".")); err != nil && !errors.Is(err, fs.ErrPermission) {
+	_, err := os.Stat(filepath.Join(dir, "."))
+	for errors.Is(err, fs.ErrNotExist) && dir != "/" { // then it would be there
+		dir, one = filepath.Dir(dir), false
+		_, err = os.Stat(dir)
+	}
+	if err != nil && !errors.Is(err, fs.ErrPermission) {
 		return Mount{}, err
 	}
 	data, err := os.ReadFile(mountinfo)

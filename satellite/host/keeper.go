@@ -11,16 +11,21 @@ import (
 )
 
 const (
-	// checkEvery is the time between two rounds of checks of a running satellite,
-	// checkAgain that after the first one, when hosts that were started together
-	// have told what they are, and checkSoon that after one whose result could
-	// not be handed in.
+	// checkEvery is the time between two rounds of checks of a running satellite.
 	checkEvery = time.Hour
+	// checkAgain is that after the first one, when hosts that were started
+	// together have told what they are; after one that keeps desktops away, which
+	// may have passed; and at most that after the link has come back: the master
+	// may have been started anew, and knows of no other host then.
 	checkAgain = 2 * time.Minute
-	checkSoon  = time.Minute
+	// checkSoon is that after one whose result could not be handed in.
+	checkSoon = time.Minute
 	// checkSpread is over what time the first rounds are spread: all satellites
 	// of a cluster may have been started at once.
 	checkSpread = 3 * time.Second
+	// fewerTries is how often a result that looks better for want of hosts to
+	// compare with is held back.
+	fewerTries = 30
 )
 
 // KeeperConfig is everything that a Keeper needs.
@@ -35,13 +40,17 @@ type KeeperConfig struct {
 }
 
 // Keeper makes the checks of a host while its satellite runs: when the link is
-// up for the first time, once more a little later, and every hour. A result is handed in to the master if
-// it is news, or if the master keeps another one. Use Run.
+// up for the first time, once more a little later, and every hour. A result is
+// handed in to the master if it is news, or if the master keeps another one. Use
+// Run.
 type Keeper struct {
 	cfg      KeeperConfig
 	measurer *measurer
-	last     Result    // that was handed in; Run's goroutine alone
-	at       time.Time // under which the master keeps it
+	// What follows belongs to Run's goroutine.
+	last  Result    // that was handed in
+	at    time.Time // under which the master keeps it
+	with  int       // hosts that it was compared with
+	fewer int       // results that were held back since
 	// once makes the checks; tests have their own.
 	once func(context.Context) error
 }
@@ -58,48 +67,89 @@ func NewKeeper(cfg KeeperConfig) *Keeper {
 
 // Run works until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
-	wait, next := time.Duration(k.cfg.Jitter()*float64(checkSpread)), checkAgain
-	for {
-		for up, changed := k.cfg.Linked(); !up; up, changed = k.cfg.Linked() {
+	up, changed := k.cfg.Linked()
+	due, next := time.Now().Add(k.part(checkSpread)), checkAgain
+	for first := true; ; first = false {
+		for wait := true; wait; {
+			var timer <-chan time.Time
+			if up {
+				timer = time.After(time.Until(due))
+			}
 			select {
+			case <-timer:
+				wait = false
 			case <-changed:
+				was := up
+				if up, changed = k.cfg.Linked(); up && !was {
+					soon := checkAgain
+					if first {
+						soon = checkSpread
+					}
+					now := time.Now()
+					if at := now.Add(k.part(soon)); first || at.Before(due) || due.Before(now) {
+						due = at // also of one that is overdue: all come back at once
+					}
+				}
 			case <-ctx.Done():
 				return nil
 			}
 		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
+		err := k.once(ctx)
+		switch {
+		case ctx.Err() != nil:
 			return nil
-		}
-		wait = next + time.Duration(k.cfg.Jitter()*float64(next)/10)
-		if err := k.once(ctx); err != nil && ctx.Err() == nil {
+		case err != nil:
 			k.cfg.Log.Warn().Err(err).Msg("checks of this host")
-			wait = checkSoon + time.Duration(k.cfg.Jitter()*float64(checkSoon))
+			due = time.Now().Add(checkSoon + k.part(checkSoon))
 			continue
+		case len(k.last.Hard()) > 0:
+			next = checkAgain
 		}
+		due = time.Now().Add(next + k.part(next/10))
 		next = checkEvery
 	}
 }
 
-// errUnheard: the master has not taken part.
-var errUnheard = errors.New("the master has not answered")
+// part is a random part of a time.
+func (k *Keeper) part(d time.Duration) time.Duration {
+	return time.Duration(k.cfg.Jitter() * float64(d))
+}
+
+var (
+	errUnheard = errors.New("the master has not answered")
+	errFewer   = errors.New("the master knows of fewer hosts to compare with than before")
+)
 
 // round makes the checks once.
 func (k *Keeper) round(ctx context.Context) error {
-	heard := false
-	wanted := func(r Result, kept time.Time) bool {
+	heard, fewer := false, false
+	wanted := func(r Result, t told) bool {
 		heard = true
-		return !kept.Equal(k.at) || !sameResult(r.Findings, k.last.Findings)
+		news := !t.kept.Equal(k.at) || !sameResult(r.Findings, k.last.Findings)
+		// After a restart of the master nobody may be left who says that this host
+		// is wrong.
+		if fewer = news && t.others < k.with && k.fewer < fewerTries; fewer {
+			k.fewer++
+			return false
+		}
+		if k.with = t.others; news {
+			k.fewer = 0
+		}
+		return news
 	}
 	_, err := examine(ctx, k.cfg.Doctor, k.measurer, wanted, func(r Result, at time.Time) {
 		k.tell(r)
 		k.last, k.at = r, at
 	})
-	if err == nil && !heard {
+	switch {
+	case err != nil:
+		return err
+	case !heard:
 		return errUnheard
+	case fewer:
+		return errFewer
 	}
-	return err
+	return nil
 }
 
 // tell writes what does not pass into the log.

@@ -101,7 +101,7 @@ func (l *LockTrial) try(name, content string) *pb.TryLockReply {
 }
 
 // peers asks other satellites for the lock that is held here.
-func (d *doctor) peers(ctx context.Context, a *asked) {
+func (d *doctor) peers(ctx context.Context, a *comparison) {
 	l := d.m.Locks
 	if l == nil || d.held == nil || !l.Excludes {
 		return

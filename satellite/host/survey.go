@@ -91,8 +91,8 @@ func (d *doctor) homes(ctx context.Context) {
 		return ok
 	}
 	if !look(root, false) { // who asks about the homes there would wait too
-		d.measurer.fail(checkAccounts, "the directory of the homes, "+root+", does not answer")
-		d.measurer.fail(checkLocks, "the directory of the homes, "+root+", does not answer")
+		d.measurer.fail(checkAccounts, "not looked at, since "+root+" cannot be")
+		d.measurer.fail(checkLocks, "not looked at, since "+root+" cannot be")
 		return
 	}
 	m.People, _ = within(ctx, d.measurer, checkAccounts, manyFor, func(ctx context.Context) (*People, error) {
