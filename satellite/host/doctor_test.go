@@ -323,7 +323,14 @@ func TestKeeperTimes(t *testing.T) {
 		set(false)
 		time.Sleep(2 * time.Hour)
 		set(true)
-		time.Sleep(2 * time.Minute)
+		time.Sleep(checkAgain / 2)
+		for range 10 { // the link comes and goes
+			time.Sleep(time.Second)
+			set(false)
+			time.Sleep(time.Second)
+			set(true)
+		}
+		time.Sleep(90 * time.Second)
 		cancel()
 		must(t, <-done)
 		again, every := checkAgain*105/100, checkEvery*105/100
@@ -331,7 +338,7 @@ func TestKeeperTimes(t *testing.T) {
 		for _, d := range []time.Duration{again, checkSoon * 3 / 2, every, again, every} {
 			want = append(want, want[len(want)-1]+d)
 		}
-		want = append(want, 6*time.Hour+checkAgain/2)
+		want = append(want, 6*time.Hour+checkAgain/2, 6*time.Hour+checkAgain/2+2*time.Second+checkSoon)
 		if !slices.Equal(at, want) {
 			t.Errorf("got %v, want %v", at, want)
 		}

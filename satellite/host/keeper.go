@@ -69,6 +69,7 @@ func NewKeeper(cfg KeeperConfig) *Keeper {
 func (k *Keeper) Run(ctx context.Context) error {
 	up, changed := k.cfg.Linked()
 	due, next := time.Now().Add(k.part(checkSpread)), checkAgain
+	var last time.Time
 	for first := true; ; first = false {
 		for wait := true; wait; {
 			var timer <-chan time.Time
@@ -88,6 +89,9 @@ func (k *Keeper) Run(ctx context.Context) error {
 					now := time.Now()
 					if at := now.Add(k.part(soon)); first || at.Before(due) || due.Before(now) {
 						due = at // also of one that is overdue: all come back at once
+						if least := last.Add(checkSoon); due.Before(least) {
+							due = least // a link that comes and goes is no reason
+						}
 					}
 				}
 			case <-ctx.Done():
@@ -95,6 +99,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 			}
 		}
 		err := k.once(ctx)
+		last = time.Now()
 		switch {
 		case ctx.Err() != nil:
 			return nil
