@@ -44,6 +44,8 @@ var fuzzed = map[string]string{
 	"master/host FuzzPHC":        "the hash of the manager's password",
 	"master/job FuzzRecord":      "records of jobs",
 	"master/drain FuzzWork":      "what a job that empties a server is to do",
+	"master/alarm FuzzRecord":    "records of alarms",
+	"master/audit FuzzRecord":    "records of administrators' commands",
 	"master/event FuzzReserved":  "the record of the last event's number",
 	"master/pki FuzzLoad":        "ca.pem of the master",
 

@@ -48,7 +48,7 @@ var layout = []struct {
 	{"master/event", "master/store monitor", "events are kept and shown"},
 	{"master/job", "master/store monitor", "jobs are kept and shown"},
 	{"master/link", "master/cluster master/placement proto proto/wire settings/**", "the link translates, it does not decide"},
-	{"master/hub", "master/cluster master/host master/link master/session monitor proto proto/wire", "the hub joins links and capabilities"},
+	{"master/hub", "master/cluster master/host master/link master/session master/store monitor proto proto/wire", "the hub joins links and capabilities; its tests need a store"},
 	{"master/sim", "master/** monitor proto proto/simulated proto/wire settings/**", "the simulator runs the master's rules; satellites are handed in"},
 	{"master/fleet", "master/** monitor proto proto/wire settings/**", "a fleet of simulated satellites drives a real master"},
 	{"master/*", "master/cluster master/placement master/store master/event master/job master/pki monitor proto proto/wire settings/**",

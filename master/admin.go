@@ -22,6 +22,11 @@ type backend struct{ m *Master }
 func (b backend) Overview() monitor.Overview {
 	o := monitor.Overview{Version: b.m.cfg.Version, Host: b.m.cfg.Host, Uptime: time.Since(b.m.started), Seq: b.m.events.Seq()}
 	o.Interval, o.Wish, o.IntervalWhy = b.m.interval()
+	active, critical := b.m.alarm.Counts()
+	o.Critical = critical
+	for _, n := range active {
+		o.Alarms += n
+	}
 	now := time.Now()
 	b.m.with(func(c *cluster.Cluster) {
 		for _, s := range c.Servers() {
@@ -211,10 +216,7 @@ func (b backend) userOf(number string) (user string) {
 }
 
 func (b backend) End(ctx context.Context, user string, how monitor.How, limit time.Duration, force bool) (monitor.Job, bool, error) {
-	by := "the master"
-	if c, ok := monitor.CallerOf(ctx); ok {
-		by = c.Name
-	}
+	by := caller(ctx)
 	if _, _, ok := b.m.cfg.Accounts.Find(ctx, user, false); !ok {
 		if _, has := b.m.session.User(user); !has {
 			return monitor.Job{}, false, noAccount(user)

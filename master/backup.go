@@ -24,10 +24,7 @@ func (b backend) Backup(ctx context.Context, path string) (monitor.Job, bool, er
 	if err != nil {
 		return monitor.Job{}, false, err
 	}
-	by := "the master"
-	if c, ok := monitor.CallerOf(ctx); ok {
-		by = c.Name
-	}
+	by := caller(ctx)
 	j, joined, err := b.m.jobs.Start(ctx, job.Spec{Action: backupAction, Object: path, By: by}, b.m.copyTo(path, false))
 	return j, joined, refusal(err)
 }

@@ -39,7 +39,7 @@ func (m *Master) join() {
 	}
 	m.checks = host.NewChecks(host.ChecksConfig{State: m.with, Store: cfg.Store, Epoch: cfg.Epoch, Version: cfg.Version, Settings: same,
 		Peer: m.peer, Event: m.event, Log: part(cfg.Log, "host")})
-	m.hub = hub.New(hub.Config{State: m.with, Host: m.host, Session: m.session, Event: m.event, Log: cfg.Log})
+	m.hub = hub.New(hub.Config{State: m.with, Host: m.host, Session: m.session, Event: m.event, Again: m.again, Log: cfg.Log})
 	links.Hub, links.Revoked = m.hub, m.host.Revoked
 	m.link = link.New(links)
 	orders.Server = m.link

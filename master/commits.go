@@ -26,6 +26,7 @@ type counted struct {
 	nanos                 atomic.Int64
 	slow                  atomic.Int64 // when that was last told, in nanoseconds of Unix
 	stopped               atomic.Bool  // that has been told
+	full                  atomic.Bool  // no space is left, that has been told
 }
 
 // Commit implements store.Store.
@@ -38,10 +39,16 @@ func (c *counted) Commit(ctx context.Context, e store.Epoch, guards []store.Guar
 	switch {
 	case err == nil:
 		c.done.Add(1)
+		if c.full.Load() && c.full.CompareAndSwap(true, false) && c.tell != nil {
+			c.tell("master.space", "There is space for the database again.")
+		}
 	case errors.Is(err, store.ErrConflict):
 		c.refused.Add(1)
 	default:
 		c.failed.Add(1)
+		if errors.Is(err, store.ErrNoSpace) && c.tell != nil && c.full.CompareAndSwap(false, true) {
+			c.tell("master.nospace", "No space is left for the database: new desktops and changes of administrators are refused. Running desktops go on.")
+		}
 		if errors.Is(err, store.ErrStopped) && c.tell != nil && c.stopped.CompareAndSwap(false, true) {
 			c.tell("master.readonly", fmt.Sprintf("The database takes %v. Running desktops go on; new ones and changes of administrators are refused.", err))
 		}

@@ -18,6 +18,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"verdecmd/master/alarm"
+	"verdecmd/master/audit"
 	"verdecmd/master/cluster"
 	"verdecmd/master/drain"
 	"verdecmd/master/event"
@@ -87,6 +89,8 @@ type Master struct {
 	cluster *cluster.Cluster
 
 	events  *event.Ring
+	alarm   *alarm.Manager
+	audit   *audit.Keeper
 	jobs    *job.Manager
 	session *session.Manager
 	host    *host.Manager
@@ -120,6 +124,12 @@ func New(ctx context.Context, cfg Config) (*Master, error) {
 	m := &Master{cfg: cfg, started: now, cluster: cluster.New(cfg.Limits, now),
 		commits: commits, config: config{start: cfg.Settings, level: cfg.Level}}
 	if m.events, err = event.New(ctx, event.Config{Store: cfg.Store, Epoch: cfg.Epoch, Log: cfg.Log}); err != nil {
+		return nil, fmt.Errorf("master: %w", err)
+	}
+	if m.alarm, err = alarm.New(ctx, alarm.Config{Store: cfg.Store, Epoch: cfg.Epoch, Event: m.event, Log: cfg.Log}); err != nil {
+		return nil, fmt.Errorf("master: %w", err)
+	}
+	if m.audit, err = audit.New(ctx, audit.Config{Store: cfg.Store, Epoch: cfg.Epoch, Event: m.event, Log: cfg.Log}); err != nil {
 		return nil, fmt.Errorf("master: %w", err)
 	}
 	commits.tell = func(typ, text string) {
@@ -157,6 +167,7 @@ func New(ctx context.Context, cfg Config) (*Master, error) {
 	if err := m.session.Restore(ctx, now, m.cluster, last); err != nil {
 		return nil, fmt.Errorf("master: reading sessions: %w", err)
 	}
+	m.alarm.Settle(exists(m.cluster))
 	return m, nil
 }
 
@@ -164,7 +175,7 @@ func New(ctx context.Context, cfg Config) (*Master, error) {
 // goroutine it started has ended. It returns nil after a cancellation.
 func (m *Master) Run(ctx context.Context) error {
 	admin := m.cfg.Admin
-	admin.Table, admin.Tuner = monitor.NewTable(backend{m}), &m.tuner
+	admin.Table, admin.Tuner, admin.Audit = monitor.NewTable(backend{m}), &m.tuner, m.audit.Add
 	server := grpc.NewServer(append(m.cfg.GRPC[:len(m.cfg.GRPC):len(m.cfg.GRPC)], grpc.WaitForHandlers(true))...)
 	pb.RegisterLinkServer(server, m.link)
 	pb.RegisterHostServer(server, m.checks.Service())
@@ -177,11 +188,15 @@ func (m *Master) Run(ctx context.Context) error {
 	}
 	m.event("master.started", fmt.Sprintf("The cluster master has started (epoch %d).", m.cfg.Epoch), monitor.Pair{Key: "epoch", Value: uint64(m.cfg.Epoch)})
 
+	defer m.audit.Wait()
 	g, ctx := errgroup.WithContext(ctx)
 	if err := m.tellRestored(ctx); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("master: %w", err)
 	}
 	g.Go(func() error { return m.events.Run(ctx) })
+	g.Go(func() error { return m.alarm.Run(ctx) })
+	g.Go(func() error { return m.audit.Run(ctx) })
+	g.Go(func() error { return m.hub.Run(ctx) })
 	g.Go(func() error { return m.jobs.Run(ctx) })
 	g.Go(func() error { return m.session.Run(ctx) })
 	g.Go(func() error { return m.drain.Run(ctx) })
@@ -216,8 +231,17 @@ func (m *Master) with(f func(*cluster.Cluster)) {
 // alive returns at once unless the master hangs.
 func (m *Master) alive() { m.with(func(*cluster.Cluster) {}) }
 
+// event tells what has happened: to those who watch, and to the alarms.
 func (m *Master) event(typ, text string, pairs ...monitor.Pair) {
 	m.events.Publish(time.Now(), typ, text, pairs...)
+	m.again(typ, text, pairs...)
+}
+
+// again tells the alarms alone: those who watch have been told before.
+func (m *Master) again(typ, text string, pairs ...monitor.Pair) {
+	if m.alarm != nil { // not while it reads its records
+		m.alarm.Event(typ, text, pairs...)
+	}
 }
 
 // jobChanged announces the start and the end of jobs.

@@ -69,6 +69,11 @@ func (b backend) Metrics() []monitor.Metric {
 		one(float64(m.commits.refused.Load()), "result", "conflict"),
 		one(float64(m.commits.failed.Load()), "result", "failed"),
 	}
+	active := family("verdecmd_alarms", "Active alarms by severity.", "gauge")
+	counts, _ := m.alarm.Counts()
+	for _, severity := range monitor.Severities {
+		active.Samples = append(active.Samples, one(float64(counts[severity]), "severity", severity))
+	}
 	interval, wished, _ := m.interval()
 	late := m.link.Late()
 	lateness := family("verdecmd_report_late_seconds", "How late load reports came.", "histogram")
@@ -82,13 +87,12 @@ func (b backend) Metrics() []monitor.Metric {
 		lateness.Samples = append(lateness.Samples, monitor.Sample{Suffix: "_bucket", Labels: []string{"le", le}, Value: float64(sum)})
 	}
 	lateness.Samples = append(lateness.Samples, monitor.Sample{Suffix: "_sum", Value: late.Sum.Seconds()}, monitor.Sample{Suffix: "_count", Value: float64(sum)})
-	out := []monitor.Metric{info, lateness, servers, cpu, free, total, snap, age, held, reserved, states, jobs, commits,
+	out := []monitor.Metric{info, lateness, servers, cpu, free, total, snap, age, held, reserved, states, jobs, commits, active,
 		monitor.Counter("verdecmd_store_commit_seconds_total", "Time that commits of the database took.", time.Duration(m.commits.nanos.Load()).Seconds()),
 		monitor.Gauge("verdecmd_reservations", "Places held for logins.", float64(places)),
 		monitor.Gauge("verdecmd_report_late_worst_seconds", "The latest load report since the start of the master.", late.Worst.Seconds()),
 		monitor.Gauge("verdecmd_report_interval_seconds", "Time between two load reports of a satellite that is in force.", interval.Seconds()),
 		monitor.Gauge("verdecmd_report_interval_wished_seconds", "The same as the settings have it.", wished.Seconds()),
-		monitor.Gauge("verdecmd_alarms", "Active alarms.", 0),
 		monitor.Gauge("verdecmd_events_seq", "Number of the newest event.", float64(m.events.Seq())),
 		monitor.Gauge("verdecmd_epoch", "Which start of the master this is.", float64(m.cfg.Epoch)),
 		monitor.Gauge("verdecmd_uptime_seconds", "Time since the start of the master.", now.Sub(m.started).Seconds()),

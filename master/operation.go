@@ -174,10 +174,7 @@ func (b backend) SetSetting(ctx context.Context, name, value string) (monitor.Se
 	if s.Secret {
 		shown = secret
 	}
-	by := "the master"
-	if caller, ok := monitor.CallerOf(ctx); ok {
-		by = caller.Name
-	}
+	by := caller(ctx)
 	ch := b.change(s, after, true)
 	b.m.event("config.changed", fmt.Sprintf("%s has set %s to %q.", by, s.Name, shown), monitor.Pair{Key: "setting", Value: s.Name},
 		monitor.Pair{Key: "value", Value: shown}, monitor.Pair{Key: "restart", Value: ch.Restart}, monitor.Pair{Key: "by", Value: by})
@@ -235,10 +232,7 @@ func (b backend) SetLogLevel(ctx context.Context, level string) error {
 		return nil
 	}
 	l.Set(level)
-	by := "the master"
-	if caller, ok := monitor.CallerOf(ctx); ok {
-		by = caller.Name
-	}
+	by := caller(ctx)
 	b.m.event("config.changed", fmt.Sprintf("%s has set the log level to %s.", by, level), monitor.Pair{Key: "loglevel", Value: level}, monitor.Pair{Key: "by", Value: by})
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"verdecmd/master/alarm"
 	"verdecmd/master/event"
 	"verdecmd/master/host"
 	"verdecmd/master/job"
@@ -64,7 +65,7 @@ func fromCopy(s store.Snapshot, r store.Restored, now time.Time) ([]store.Change
 	}
 	all := []store.Change{{Key: restoreKey, Value: b}}
 	for _, part := range []func(store.Snapshot) ([]store.Change, error){
-		session.FromCopy, event.FromCopy, trust.FromCopy,
+		session.FromCopy, event.FromCopy, trust.FromCopy, alarm.FromCopy,
 		func(s store.Snapshot) ([]store.Change, error) { return host.FromCopy(s, r.Made, now) },
 		func(s store.Snapshot) ([]store.Change, error) { return job.FromCopy(s, now) },
 	} {
@@ -104,5 +105,8 @@ func (m *Master) tellRestored(ctx context.Context) error {
 		fmt.Fprintf(&text, " The file that was there is kept as %s.", row.Aside)
 	}
 	m.event("master.restored", text.String(), pairs...)
+	if err := m.alarm.Work(ctx); err != nil { // else who dies now has told nobody
+		return err
+	}
 	return m.cfg.Store.Commit(ctx, m.cfg.Epoch, nil, []store.Change{{Key: restoreKey}})
 }

@@ -153,7 +153,7 @@ func TestDiskIsToldOf(t *testing.T) {
 		"quick":              {answering{takes: 4 * time.Second}, nil},
 		"slow":               {answering{takes: 30 * time.Second}, []string{"master.slow", "master.slow"}},
 		"failed":             {answering{err: stopped}, []string{"master.readonly"}},
-		"full":               {answering{err: store.ErrNoSpace}, nil},
+		"full":               {answering{err: store.ErrNoSpace}, []string{"master.nospace"}},
 		"outcome is unknown": {answering{err: store.ErrUnknown}, nil},
 	}
 	for name, test := range tests {
@@ -174,6 +174,15 @@ func TestDiskIsToldOf(t *testing.T) {
 				}
 				if !slices.Equal(told, test.want) {
 					t.Errorf("told %v, want %v", told, test.want)
+				}
+				told, test.db.err, test.db.takes = nil, nil, 0
+				for range 2 {
+					if err := c.Commit(t.Context(), 1, nil, nil); err != nil {
+						t.Error(err)
+					}
+				}
+				if again := slices.Equal(told, []string{"master.space"}); again != (name == "full") || !again && told != nil {
+					t.Errorf("told %v when it takes changes again", told)
 				}
 			})
 		})

@@ -25,6 +25,8 @@ type Backend interface {
 	SessionAdmin
 	ReservationAdmin
 	JobAdmin
+	AlarmAdmin
+	AuditAdmin
 	EventSource
 	Operation
 	CheckAdmin
@@ -50,6 +52,7 @@ type Overview struct {
 	Users         int // sessions
 	Reservations  int
 	Alarms        int // active
+	Critical      int // of them: critical, and acknowledged by nobody
 	Seq           uint64
 	RetryAfter    time.Duration // not 0: the master has just started and still learns the cluster's state
 	RecentRestart bool

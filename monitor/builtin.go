@@ -155,6 +155,9 @@ func hello(c *Call, b Backend) (Reply, error) {
 				fmt.Sprintf("%s (%d online), %s, %s, %s.", count(o.Servers, "server"), o.Online,
 					count(o.Users, "user"), count(o.Reservations, "reservation"), alarms),
 			}
+			if o.Critical > 0 {
+				lines = append(lines, fmt.Sprintf(`%s, and nobody has acknowledged it: "alarms severity=critical".`, count(o.Critical, "alarm")+" critical"))
+			}
 			if o.RetryAfter > 0 {
 				lines = append(lines, fmt.Sprintf("The master has just started and still learns what runs; all is known in %s.", h.Span(o.RetryAfter)))
 			}
@@ -290,13 +293,16 @@ func eventTypes(string) []Choice {
 	for _, kind := range []string{
 		"server.* up down online offline draining registered replacing replaced rejoined forgotten unfit fit refused duplicate skew clock nospace space",
 		"password.* wrong locked", "token.* refused", "cert.* expiring renewed",
-		"session.* starting started stopping ended failed migrated",
+		"session.* starting started stopping ended failed hung migrated",
+		"server. lost away", // the rest of those above
 		"reservation.* made used expired cancelled", "image.* published rolledback",
 		"replica.* ready started stopped failed", "template.* synced failed", "roam.* up down",
-		"alarm.* raised acked cleared", "job.* started finished", "config.* changed", "master.* started restored slow readonly interval",
+		"alarm.* raised acked cleared", "job.* started finished", "config.* changed", "master.* started restored slow readonly nospace space interval", "audit.* failed kept",
 	} {
 		words := strings.Fields(kind)
-		out = append(out, Choice{Word: words[0]})
+		if strings.HasSuffix(words[0], "*") {
+			out = append(out, Choice{Word: words[0]})
+		}
 		for _, w := range words[1:] {
 			out = append(out, Choice{Word: strings.TrimSuffix(words[0], "*") + w})
 		}

@@ -45,7 +45,7 @@ func (c *conn) execute(line string, ended bool) error {
 		c.answerError(refusef(503, "the line was not ended, and %s changes something: it was not executed", cmd.Name))
 		return nil
 	}
-	start := time.Now()
+	start, level := time.Now(), c.level
 	var reply Reply
 	var err error
 	if refusal != nil {
@@ -56,10 +56,10 @@ func (c *conn) execute(line string, ended bool) error {
 	duration := time.Since(start)
 	c.s.stats.command(cmd.Name, reply.Code, duration)
 	if needs > Viewer || reply.Code == 530 {
-		if cmd.Hide != nil && cmd.Hide(call.Args) {
+		if cmd.Hide != nil && (call.Args == nil || cmd.Hide(call.Args)) {
 			line = cmd.Name + " ***"
 		}
-		c.audit(line, reply.Code, duration)
+		c.audit(cmd.Name, line, level, reply.Code, start, duration)
 	}
 	if err != nil {
 		return err
@@ -187,9 +187,15 @@ func (c *conn) answerError(err *Error) {
 
 func (e *Error) reply() Reply { return Reply{Code: e.Code, Pairs: e.Pairs, Text: e.Text} }
 
-func (c *conn) audit(line string, code int, took time.Duration) {
+// audit notes what was commanded: in the log, and with whoever keeps it. The
+// reply goes out afterwards.
+func (c *conn) audit(name, line string, level Level, code int, start time.Time, took time.Duration) {
+	line = redact(line)
 	c.s.log.Info().Int("pid", c.caller.PID).Int("uid", c.caller.UID).Str("caller", c.caller.Name).
 		Str("line", line).Int("code", code).Dur("took", took).Msg("admin command")
+	if c.s.cfg.Audit != nil {
+		c.s.cfg.Audit(Audited{Time: start, Caller: c.caller, Level: level, Command: name, Line: line, Code: code, Took: took})
+	}
 }
 
 func asciiLower(s string) string {

@@ -21,8 +21,8 @@ const (
 )
 
 var (
-	badWords  = regexp.MustCompile(`\b(down|lost|failed)\b`)
-	warnWords = regexp.MustCompile(`\b(offline|draining)\b`)
+	badWords  = regexp.MustCompile(`\b(down|lost|failed|critical)\b`)
+	warnWords = regexp.MustCompile(`\b(offline|draining|warning)\b`)
 	headLine  = regexp.MustCompile(`^[A-Z]+( +[A-Z]+)*$`)
 )
 

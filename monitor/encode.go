@@ -334,6 +334,19 @@ func (r *Row) percent(v float64) {
 	r.buf = append(strconv.AppendInt(r.buf, tenths/10, 10), '.', byte('0'+tenths%10))
 }
 
+// Float writes a number with three decimals.
+func (r *Row) Float(v float64) {
+	if !r.next() {
+		return
+	}
+	if r.format == Text {
+		r.cells = append(r.cells, r.human.Value(v))
+		return
+	}
+	r.value(v)
+	r.sep = true
+}
+
 // String writes a text; an empty one is no value.
 func (r *Row) String(v string) {
 	if v == "" {

@@ -31,6 +31,9 @@ type fakeMaster struct {
 	password     string
 	revoked      []Revoked
 	blind        time.Time // revocations are unknown since
+	alarms       []Alarm
+	waiting      int // alarms that the disk has not taken
+	audited      []Audited
 }
 
 var fakeStart = time.Date(2026, 11, 21, 8, 15, 2, 0, time.UTC)
@@ -54,6 +57,12 @@ func newFake() *fakeMaster {
 			State: "running", Started: fakeStart, Client: "198.51.100.7", ID: fmt.Sprintf("s%d", 40+i)})
 	}
 	f.reservations = []Reservation{{ID: "r1", User: "dave", UID: 1004, Server: 1, State: "waiting", Made: fakeStart, Expires: fakeStart.Add(time.Minute), Remaining: time.Minute}}
+	f.alarms = []Alarm{
+		{ID: 5, Severity: Warning, Kind: "desktop-hung", Object: "bob", Since: fakeStart, Last: fakeStart.Add(time.Minute), Count: 3, Text: "The desktop of bob on server 1 hangs.",
+			Cleared: fakeStart.Add(time.Hour), Acked: fakeStart.Add(time.Minute), AckedBy: "alice", Note: "restarted"},
+		{ID: 7, Severity: Critical, Kind: "server-lost", Object: "3", Since: fakeStart, Last: fakeStart, Count: 1, Text: "Server 3 (sat3) has been away since 08:14:47.",
+			Help: `"server 3" shows it`},
+	}
 	for range 3 {
 		f.emit("server.up", "a server came", Pair{"server", 1})
 	}
@@ -106,7 +115,7 @@ func (f *fakeMaster) Overview() Overview {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return Overview{Version: "1.0.0", Host: "cm.example.com", Uptime: 93612 * time.Second, Servers: len(f.servers), Online: 2,
-		Users: len(f.sessions), Seq: f.seq(), Alarms: 1}
+		Users: len(f.sessions), Seq: f.seq(), Alarms: f.active(), Critical: f.active()}
 }
 
 func (f *fakeMaster) Accounts(prefix string, limit int) []string {

@@ -30,6 +30,10 @@ type Config struct {
 	StopGrace    time.Duration // 5 s for a command that is being executed when the master stops
 
 	Human Human
+	// Audit keeps a command above viewer level, or one that was denied, before
+	// its reply goes out; its text has no secrets. Many connections call it at
+	// once. Nil: they are logged only.
+	Audit func(Audited)
 	// Peer tells who is at the other end; the default asks the kernel.
 	Peer func(net.Conn) (Caller, error)
 }

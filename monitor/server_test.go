@@ -100,6 +100,8 @@ var everyCommand = []string{
 	"setting VERDECMD_LOGOFF_WAIT \"\"", "metrics", "backup /x/y", "backup /x/z nowait", "loglevel", "loglevel debug", "loglevel loud",
 	"checks 1", "checks 2", "checks 9",
 	"rotateca nowait", "rotateca skip=3", "rotateca abort",
+	"alarms", "alarms all", "alarms severity=warning", "alarms severity=loud", "alarm 7", "alarm 9", "alarm x", "ackalarm 7 note=seen", "ackalarm 7", "ackalarm all",
+	"ackalarm 9", "ackalarm some", "clearalarm 7", "clearalarm 7", "clearalarm 9", "alarms", "audit", "audit count=1", "audit user=root command=ackalarm since=1h", "audit since=0",
 	"drainserver 1", "drainserver 1", "drainserver 2 method=live", "drainserver 2 nowait", "images", "nonsense", "srevers", "@x", "{}", "*3", "shutdownuser bob timeout=0", "shutdownuser bob timeout=1 timeout=2", "users",
 }
 

@@ -207,8 +207,9 @@ type Entry struct {
 	// Rest takes all that follows the name and one blank as it is, as the
 	// argument "line".
 	Rest bool
-	// Hide tells that the arguments hold a secret: the log shows the command's
-	// name alone. Nil: they do not.
+	// Hide tells that the arguments hold a secret: log and audit show the
+	// command's name alone. Nil: they never do. It is not asked about arguments
+	// that were refused: they are not shown.
 	Hide func(args map[string]string) bool
 	Run  func(ctx context.Context, c *Call) (Reply, error)
 }
@@ -266,10 +267,11 @@ const (
 	sessions     = "sessions"
 	registration = "registration"
 	jobs         = "jobs"
+	alarms       = "alarms"
 	working      = "operation"
 )
 
-var groups = []string{general, servers, sessions, registration, jobs, working}
+var groups = []string{general, servers, sessions, registration, jobs, alarms, working}
 
 // notBuilt are the commands that the protocol knows and this build has not.
 // They answer 502 and are left out of help.
@@ -281,7 +283,6 @@ var notBuilt = []string{
 	"roamclusters", "roamcluster", "createroamcluster", "editroamcluster", "deleteroamcluster",
 	"roamservers", "roamserver", "createroamserver", "editroamserver", "deleteroamserver", "testroamserver",
 	"heartbeat", "refreshroamservers",
-	"alarms", "alarm", "ackalarm", "clearalarm",
 	"ocfs2", "ocfs2nodes", "createocfs2", "addocfs2node", "deleteocfs2node", "ocfs2config", "pushocfs2",
 }
 
@@ -300,6 +301,7 @@ func NewTable(b Backend) *Table {
 	t := &Table{backend: b, byName: map[string]*Entry{}, missing: map[string]bool{}}
 	for _, part := range [][]Entry{
 		builtinCommands(t, b), clusterCommands(b), drainCommands(b), checkCommands(b), hostCommands(b), trustCommands(b), sessionCommands(b), jobCommands(b), operationCommands(t, b),
+		alarmCommands(b), auditCommands(t, b),
 	} {
 		for i := range part {
 			t.commands = append(t.commands, &part[i])

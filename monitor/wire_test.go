@@ -55,7 +55,7 @@ func serveAt(t testing.TB, f *fakeMaster, path string, change func(*Config)) *te
 		t.Fatal(err)
 	}
 	ts := &testServer{fakeMaster: f, path: path, log: &safeBuffer{}}
-	cfg := Config{Table: NewTable(f), Log: zerolog.New(ts.log), Tuning: Tuning{Linger: 2 * time.Second}, Human: Human{Location: time.UTC}}
+	cfg := Config{Table: NewTable(f), Log: zerolog.New(ts.log), Tuning: Tuning{Linger: 2 * time.Second}, Human: Human{Location: time.UTC}, Audit: f.audit}
 	if change != nil {
 		change(&cfg)
 	}

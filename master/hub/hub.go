@@ -29,8 +29,12 @@ type Config struct {
 	State   func(f func(*cluster.Cluster))
 	Host    *host.Manager
 	Session *session.Manager
-	// Event announces what has happened; it must not block.
+	// Event announces what has happened; it must not block, and may be called
+	// within State.
 	Event func(typ, text string, pairs ...monitor.Pair)
+	// Again is told what has been announced already and happens still; the
+	// default is nobody.
+	Again func(typ, text string, pairs ...monitor.Pair)
 	Now   func() time.Time // default: time.Now
 	Log   zerolog.Logger
 }
@@ -38,7 +42,7 @@ type Config struct {
 // Hub implements link.Hub.
 type Hub struct {
 	cfg      Config
-	scarce   scarcity
+	watched  watched
 	refusals lastWords
 }
 
@@ -47,11 +51,14 @@ func New(cfg Config) *Hub {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Hub{cfg: cfg, scarce: scarcity{low: map[uint64]bool{}}}
+	if cfg.Again == nil {
+		cfg.Again = func(string, string, ...monitor.Pair) {}
+	}
+	return &Hub{cfg: cfg, watched: watched{seen: map[uint64]*seen{}, away: map[uint64]absence{}}}
 }
 
 // Forget drops what is remembered of a server that is gone.
-func (h *Hub) Forget(server uint64) { h.scarce.forget(server) }
+func (h *Hub) Forget(server uint64) { h.watched.forget(server) }
 
 // Attach registers a satellite where it is new, opens its link in the cluster
 // and settles what its inventory leads to.
@@ -89,15 +96,16 @@ func (h *Hub) Attach(ctx context.Context, hello cluster.Hello, name string) (lin
 // refused tells once that a machine may not connect, however often it tries. twin
 // is the server that is connected with the same identity; 0: that is not why.
 func (h *Hub) refused(uuid, name string, twin uint64, err error) {
-	if !h.refusals.set(uuid, err.Error()) {
-		return
+	tell := h.cfg.Again
+	if h.refusals.set(uuid, err.Error()) {
+		tell = h.cfg.Event
+		h.cfg.Log.Error().Err(err).Str("satellite", name).Msg("a satellite is refused")
 	}
-	h.cfg.Log.Error().Err(err).Str("satellite", name).Msg("a satellite is refused")
 	if twin != 0 {
-		h.cfg.Event("server.duplicate", fmt.Sprintf("Two machines show the identity of server %d (%s): the newer one is refused, and no new session goes to the other one until this is settled: %v.", twin, name, err), append(serverPairs(twin, name), monitor.Pair{Key: "msg", Value: err.Error()})...)
+		tell("server.duplicate", fmt.Sprintf("Two machines show the identity of server %d (%s): the newer one is refused, and no new session goes to the other one until this is settled: %v.", twin, name, err), append(serverPairs(twin, name), monitor.Pair{Key: "msg", Value: err.Error()})...)
 		return
 	}
-	h.cfg.Event("server.refused", fmt.Sprintf("A machine with the certificate of %s is refused: %v.", name, err), monitor.Pair{Key: "name", Value: name}, monitor.Pair{Key: "msg", Value: err.Error()})
+	tell("server.refused", fmt.Sprintf("A machine with the certificate of %s is refused: %v.", name, err), monitor.Pair{Key: "name", Value: name}, monitor.Pair{Key: "msg", Value: err.Error()})
 }
 
 // lastWords remembers the last text about each satellite, so that only news
@@ -128,16 +136,13 @@ func (l *lastWords) set(uuid, text string) (news bool) {
 func (h *Hub) Report(_ context.Context, server, attachment uint64, r link.Report) error {
 	var e cluster.Effects
 	var err error
-	var name string
-	var free, reserve uint64
 	now := h.cfg.Now()
 	h.cfg.State(func(c *cluster.Cluster) {
 		if e, err = c.Report(now, server, attachment, r.Load, r.Sessions, r.Ended); err != nil {
 			return
 		}
 		c.LeaseRenewed(now, server)
-		s := c.Server(server)
-		name, free, reserve = s.Name, s.Load.SnapFree, s.Facts.SnapReserve
+		h.reported(c.Server(server), now, r.Clock)
 	})
 	if err != nil {
 		return wire.Errorf(wire.StaleLink, "%v", err)
@@ -145,14 +150,6 @@ func (h *Hub) Report(_ context.Context, server, attachment uint64, r link.Report
 	h.cfg.Session.Settle(server, e)
 	for _, r := range r.Refused {
 		h.cfg.Session.Refused(server, r.User, r.Text)
-	}
-	if low, changed := h.scarce.set(server, free <= reserve); changed {
-		pairs := append(serverPairs(server, name), monitor.Pair{Key: "snapfree", Value: free}, monitor.Pair{Key: "reserve", Value: reserve})
-		if low {
-			h.cfg.Event("server.nospace", fmt.Sprintf("Server %d (%s) has %d MiB free for snapshots, not more than its reserve of %d MiB: no new sessions go there.", server, name, free>>20, reserve>>20), pairs...)
-		} else {
-			h.cfg.Event("server.space", fmt.Sprintf("Server %d (%s) has space for snapshots again, %d MiB.", server, name, free>>20), pairs...)
-		}
 	}
 	return nil
 }
@@ -170,6 +167,7 @@ func (h *Hub) Detach(_ context.Context, server, attachment uint64) {
 	})
 	h.cfg.Session.Cancelled(cancelled)
 	if closed {
+		h.watched.down(server)
 		h.cfg.Event("server.down", fmt.Sprintf("The link of server %d (%s) is down%s.", server, name, unknown(len(lost))),
 			append(serverPairs(server, name), monitor.Pair{Key: "sessions", Value: len(lost)})...)
 	}
@@ -194,27 +192,6 @@ func (h *Hub) Refer(ctx context.Context, server, _ uint64, l cluster.Login) (*pb
 // Claim consumes a reservation.
 func (h *Hub) Claim(ctx context.Context, server, attachment uint64, user string, uid uint32) (*pb.ClaimReply, error) {
 	return h.cfg.Session.Claim(ctx, server, attachment, user, uid)
-}
-
-// scarcity remembers which servers are short of space, so that only changes
-// are announced.
-type scarcity struct {
-	mu  sync.Mutex
-	low map[uint64]bool // guarded by mu
-}
-
-func (s *scarcity) set(server uint64, low bool) (now, changed bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	changed = s.low[server] != low
-	s.low[server] = low
-	return low, changed
-}
-
-func (s *scarcity) forget(server uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.low, server)
 }
 
 func serverPairs(id uint64, name string) []monitor.Pair {

@@ -87,6 +87,9 @@ func FromReport(m *pb.Report) (Report, error) {
 		SnapFree: l.SnapFree, HomeFree: l.HomeFree, HasPressure: l.HasPressure,
 		PressureCPU: share(l.PressureCpu), PressureMem: share(l.PressureMemory), PressureIO: share(l.PressureIo),
 	}}
+	if ms := m.GetNowUnixMs(); ms != 0 {
+		out.Clock = time.UnixMilli(ms)
+	}
 	if m.GetSessions() != nil {
 		if n := len(m.Sessions.Sessions); n > maxSessions {
 			return out, wire.Errorf(wire.BadRequest, "%d sessions in one report, at most %d", n, maxSessions)

@@ -57,6 +57,7 @@ type Report struct {
 	Sessions []cluster.Reported // nil: as before
 	Ended    []cluster.Ended
 	Refused  []Refused // logins that the satellite has refused
+	Clock    time.Time // what the satellite's clock showed; zero: it did not tell
 }
 
 // Refused is a login that came to nothing, and why.
@@ -293,6 +294,7 @@ func (s *Server) register(l *line) Times {
 	l.out = append(l.out, &pb.Down{Kind: &pb.Down_Welcome{Welcome: &pb.Welcome{
 		Epoch: s.cfg.Epoch, ServerId: l.server, Attachment: l.attachment, Version: s.cfg.Version,
 		Pace: PaceAt(s.times, l.server, time.Now()), LeaseSelfMs: uint32(s.times.LeaseSelf / time.Millisecond),
+		NowUnixMs: time.Now().UnixMilli(),
 	}}})
 	s.lines[l.server], s.byUUID[l.uuid] = l, l
 	if _, revoked := s.cfg.Revoked(l.uuid, ""); revoked { // and Cut came too early for it

@@ -71,7 +71,8 @@ type desk struct {
 	mu     sync.Mutex
 	c      *cluster.Cluster
 	at     uint64 // attachment
-	events []string
+	told   sync.Mutex
+	events []string // guarded by told
 	orders []string
 	cancel context.CancelFunc
 	done   []chan error
@@ -97,8 +98,8 @@ func newDesk(t *testing.T) *desk {
 	}
 	d.m = New(Config{State: d.state, Store: d.store, Epoch: 1, Orders: orders{d}, Jobs: jobs, Log: zerolog.Nop(),
 		Event: func(typ, _ string, _ ...monitor.Pair) {
-			d.mu.Lock()
-			defer d.mu.Unlock()
+			d.told.Lock()
+			defer d.told.Unlock()
 			d.events = append(d.events, typ)
 		}, ShutdownWait: time.Minute, LogoffWait: time.Minute})
 	var ctx context.Context

@@ -53,7 +53,8 @@ type Config struct {
 	Epoch  store.Epoch
 	Orders Orders
 	Jobs   Jobs
-	// Event announces what has happened; it must not block.
+	// Event announces what has happened; it must not block, and may be called
+	// within State.
 	Event func(typ, text string, pairs ...monitor.Pair)
 	Log   zerolog.Logger
 
@@ -256,7 +257,12 @@ func (m *Manager) announce(ch cluster.Change) {
 		return
 	}
 	m.cfg.Log.Info().Str("user", x.User).Str("session", x.ID).Uint64("server", x.Server).Str("from", ch.From).Str("state", x.State()).Msg("session's state changed")
-	m.cfg.Event(typ, text, append(sessionPairs(x), monitor.Pair{Key: "state", Value: x.State()})...)
+	// Under the lock: that the session is gone is told afterwards, never before.
+	m.cfg.State(func(c *cluster.Cluster) {
+		if c.SessionByID(x.ID) != nil {
+			m.cfg.Event(typ, text, append(sessionPairs(x), monitor.Pair{Key: "state", Value: x.State()})...)
+		}
+	})
 }
 
 // remember notes in words what became of a user's last login or session.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"verdecmd/master/alarm"
 	"verdecmd/master/cluster"
 	"verdecmd/monitor"
 	pb "verdecmd/proto"
@@ -22,13 +23,14 @@ type witness struct {
 	logoffs map[string]bool          // sessions that were told to log off: the first limit counts
 	highest uint64                   // server number
 	lastEnd map[string]time.Duration // by user: when a desktop ended last
+	alarms  map[uint64]*sighting
 }
 
 func (t *witness) start() {
 	t.grants, t.hostOf, t.states = map[string]*grant{}, map[uint64]*computer{}, map[uint64]*wish{}
 	t.freed, t.wanted, t.ladders = map[string]bool{}, map[string]monitor.How{}, map[string]*ladder{}
 	t.alive, t.logoffs = map[string][]*process{}, map[string]bool{}
-	t.lastEnd = map[string]time.Duration{}
+	t.lastEnd, t.alarms = map[string]time.Duration{}, map[uint64]*sighting{}
 }
 
 // grant is a claim that a master has answered with a session.
@@ -315,6 +317,7 @@ func (w *world) forgot(id uint64) {
 
 // restored looks at what a master has read from its store (S5, S8).
 func (w *world) restored(m *master) {
+	w.reread(m)
 	for _, id := range sortedKeys(w.states) {
 		want, got := w.states[id], m.cluster.Server(id)
 		switch {
@@ -351,15 +354,17 @@ type audit struct {
 	m        *master
 	ticks    uint64
 	looks    uint64
-	made     map[string]time.Time // by reservation: when it must be over
-	sessions map[string]bool      // in the books at the last look
-	told     map[string]bool      // whose end was announced since then
-	links    map[uint64]uint64    // attachments at the last look
-	downs    map[uint64]bool      // servers whose loss was announced since then
+	made     map[string]time.Time   // by reservation: when it must be over
+	sessions map[string]bool        // in the books at the last look
+	told     map[string]bool        // whose end was announced since then
+	links    map[uint64]uint64      // attachments at the last look
+	downs    map[uint64]bool        // servers whose loss was announced since then
+	odd      map[what]time.Duration // causes without an alarm, or the other way round, since when
+	calm     time.Duration          // since when the disk takes what comes
 }
 
 func (a *audit) start(m *master) {
-	*a = audit{m: m, made: map[string]time.Time{}, sessions: map[string]bool{}, told: map[string]bool{}, links: map[uint64]uint64{}, downs: map[uint64]bool{}}
+	*a = audit{m: m, made: map[string]time.Time{}, sessions: map[string]bool{}, told: map[string]bool{}, links: map[uint64]uint64{}, downs: map[uint64]bool{}, odd: map[what]time.Duration{}}
 }
 
 // event takes what the master announces.
@@ -388,6 +393,9 @@ func (a *audit) event(typ string, pairs []monitor.Pair) {
 	case "server.down", "server.up", "server.forgotten":
 		id, _ := get("server").(uint64)
 		a.downs[id] = true
+	case alarm.Raised, alarm.Acked, alarm.Cleared:
+		id, _ := get("alarm").(uint64)
+		a.m.w.announced(a.m, typ, id)
 	}
 }
 
@@ -423,6 +431,9 @@ func (a *audit) look() {
 		a.links[s.ID] = s.Attachment
 	}
 	clear(a.downs)
+	if a.looks%2 == 0 {
+		a.alarmed()
+	}
 	if a.looks++; a.looks%5 == 0 {
 		if err := m.cluster.Check(); err != nil {
 			w.fail("S3", "master %d: %v", m.id, err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"verdecmd/master/alarm"
 	"verdecmd/master/cluster"
 	"verdecmd/master/host"
 	"verdecmd/master/hub"
@@ -43,6 +44,10 @@ type master struct {
 	session *session.Manager
 	host    *host.Manager
 	hub     *hub.Hub
+	alarm   *alarm.Manager
+
+	recording turn
+	storing   bool // alarms are being stored, or wait for the next tick
 
 	lines  map[uint64]*cable // by server
 	orders uint64
@@ -79,6 +84,10 @@ func (m *master) boot() {
 	}
 	limits.LeaseSince = since
 	m.cluster = cluster.New(limits, m.now())
+	if err := m.newAlarms(s, e); err != nil {
+		m.w.fail("S11", "master %d cannot read its alarms: %v", m.id, err)
+		return
+	}
 	orders := &session.Link{Server: m}
 	m.session = session.New(session.Config{State: m.state, Store: s, Epoch: e, Orders: orders, Event: m.event, Log: zerolog.Nop(),
 		Now: m.now, Wait: m.wait,
@@ -87,7 +96,7 @@ func (m *master) boot() {
 			return ctx, func() {}
 		}})
 	m.host = host.New(host.Config{State: m.state, Store: s, Epoch: e, Event: m.event, Cancelled: m.session.Cancelled, Log: zerolog.Nop(), Now: m.now, Turn: &m.turn})
-	m.hub = hub.New(hub.Config{State: m.state, Host: m.host, Session: m.session, Event: m.event, Now: m.now, Log: zerolog.Nop()})
+	m.hub = hub.New(hub.Config{State: m.state, Host: m.host, Session: m.session, Event: m.event, Again: m.again, Now: m.now, Log: zerolog.Nop()})
 	m.times = link.Times{Interval: limits.Interval, LeaseSelf: self}
 	last, err := m.host.Restore(ctx, m.now(), m.cluster)
 	if err == nil {
@@ -97,6 +106,8 @@ func (m *master) boot() {
 		m.w.fail("S5", "master %d cannot read its store: %v", m.id, err)
 		return
 	}
+	m.settleAlarms()
+	m.event("master.started", "")
 	m.ready = true
 	m.w.note("master is ready", m.id)
 	m.w.restored(m)
@@ -109,6 +120,9 @@ func (m *master) tick() {
 	m.session.Expire()
 	if m.audit.ticks++; m.audit.ticks%6 == 0 {
 		m.audit.look()
+	}
+	if m.audit.ticks%4 == 0 {
+		m.watch()
 	}
 	m.w.after(&m.actor, 250*time.Millisecond, m.tick)
 }
@@ -153,7 +167,11 @@ func (m *master) crash(why string) {
 func (m *master) event(typ, text string, pairs ...monitor.Pair) {
 	m.w.note("event", m.id, typ)
 	m.audit.event(typ, pairs)
+	m.again(typ, text, pairs...)
 }
+
+// again takes what it has announced before.
+func (m *master) again(typ, text string, pairs ...monitor.Pair) { m.alarm.Event(typ, text, pairs...) }
 
 // receive takes a message from a link, in order.
 func (m *master) receive(k *cable, u *pb.Up) {

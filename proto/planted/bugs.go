@@ -32,6 +32,10 @@ func Bugs() []Described {
 		{"offline-not-stored", "offlineserver is answered and not stored", Simulator},
 		{"journal-not-compared", "a satellite with another journal is believed", Simulator},
 
+		{"alarm-shown-before-stored", "an alarm is shown and announced before it is on the disk", Simulator},
+		{"alarm-clear-overtakes", "that an alarm is over is told at once, while its raise still waits for the disk", Simulator},
+		{"alarm-not-tried-again", "an alarm that the disk refused is forgotten", Simulator},
+
 		{"no-epoch-check", "a satellite obeys a master of an older epoch", Simulator},
 		{"epoch-not-noted", "a satellite forgets the newest epoch when it restarts", Simulator},
 		{"lease-forgotten", "a satellite that starts again forgets that its desktops have a lease", Simulator},

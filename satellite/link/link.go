@@ -198,6 +198,9 @@ func (l *Link) once(ctx context.Context, address string) (welcomed bool, err err
 		return false, err
 	}
 	l.cfg.Host.Lease(sent, Self(w))
+	if text := Skew(w, time.Now()); text != "" {
+		l.cfg.Log.Warn().Str("master", address).Msg(text)
+	}
 	c := &conn{serial: serial, server: w.ServerId, attachment: w.Attachment, client: client, ctx: ctx, end: end}
 	l.set(c)
 	defer l.unset(c)

@@ -2,6 +2,7 @@ package link
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	pb "verdecmd/proto"
@@ -57,6 +58,26 @@ func Welcomed(d *pb.Down, seen uint64) (*pb.Welcome, error) {
 		return nil, wire.Errorf(wire.OldEpoch, "this master has epoch %d, but epoch %d has been seen: it has been replaced, or its database is an old copy", w.Epoch, seen)
 	}
 	return w, nil
+}
+
+// maxSkew is how much the clocks of satellite and master may differ.
+const maxSkew = 5 * time.Second
+
+// Skew says in words that this clock, which shows now, is not that of the master
+// that has just answered; empty: it is, or the master has not told.
+func Skew(w *pb.Welcome, now time.Time) string {
+	if w.NowUnixMs == 0 {
+		return ""
+	}
+	off := now.Sub(time.UnixMilli(w.NowUnixMs))
+	if off.Abs() <= maxSkew {
+		return ""
+	}
+	way := "ahead of"
+	if off < 0 {
+		way = "behind"
+	}
+	return fmt.Sprintf("the clock of this host is %v %s the master's: set it, and let it be kept right by NTP", off.Abs().Round(time.Second), way)
 }
 
 // NewEnd is the end of a connection that was welcomed. told is the version of

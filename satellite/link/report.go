@@ -63,7 +63,7 @@ func (r *reporter) run(ctx context.Context, p *pb.Pace) error {
 			}
 			report = r.report(true)
 		}
-		report.Load = host.Sample()
+		report.Load, report.NowUnixMs = host.Sample(), time.Now().UnixMilli()
 		if err := r.stream.Send(&pb.Up{Kind: &pb.Up_Report{Report: report}}); err != nil {
 			return err
 		}

@@ -1,6 +1,8 @@
 package link
 
 import (
+	"time"
+
 	pb "verdecmd/proto"
 )
 
@@ -15,8 +17,10 @@ type Trust interface {
 	Part(link uint64, p *pb.TrustPart) *pb.TrustAck
 }
 
-// complete adds to a hello what concerns trust and other satellites.
+// complete adds to a hello the time, and what concerns trust and other
+// satellites.
 func (l *Link) complete(h *pb.Hello) {
+	h.NowUnixMs = time.Now().UnixMilli()
 	if l.cfg.Peer != nil {
 		h.PeerAddress = l.cfg.Peer()
 	}

@@ -28,7 +28,9 @@ func (s *satellite) Open(on uint64) *pb.Hello {
 	s.drop("the connection was replaced")
 	s.conn = &conn{link: on, sent: s.now.Boot, welcomeBy: s.now.Mono.Add(welcomeWithin)}
 	news := s.known.Hello(on)
-	return link.Hello(version, s.cfg.Name, s.cfg.Instance, s.journal, s.known.Epoch(), s.cfg.Facts, s.host.Load(), news)
+	hello := link.Hello(version, s.cfg.Name, s.cfg.Instance, s.journal, s.known.Epoch(), s.cfg.Facts, s.host.Load(), news)
+	hello.NowUnixMs = s.now.Wall.UnixMilli()
+	return hello
 }
 
 // Closed implements simulated.Satellite.
@@ -126,7 +128,7 @@ func (s *satellite) Report(on uint64) *pb.Report {
 	}
 	r := c.end.Report(s.known.News(s.told), true, s.now.Boot)
 	s.told = c.end.Told()
-	r.Load = s.host.Load()
+	r.Load, r.NowUnixMs = s.host.Load(), s.now.Wall.UnixMilli()
 	return r
 }
 

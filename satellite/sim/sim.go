@@ -170,7 +170,7 @@ func (s *satellite) settle() {
 	if c := s.conn; c != nil && c.end != nil {
 		if r := c.end.Report(s.known.News(s.told), false, s.now.Boot); r != nil {
 			s.told = c.end.Told()
-			r.Load = s.host.Load()
+			r.Load, r.NowUnixMs = s.host.Load(), s.now.Wall.UnixMilli()
 			s.host.Send(c.link, &pb.Up{Kind: &pb.Up_Report{Report: r}})
 		}
 	}
