@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// V-01, V-70: the README's steps for real servers, word by word, on two hosts
+// V-01, V-70, F-08, F-11: the README's steps for real servers, word by word, on two hosts
 // that are namespaces; and the monitor at the original's path.
 func TestQuickStart(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -42,7 +42,7 @@ func TestQuickStart(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"Your desktop runs here: session s1, image win4/1.", "alice\t20001\t1\twin4\twin4/1\trunning"} {
+	for _, want := range []string{" is registered: server 1 of cluster ", "This host is ready.", "Your desktop runs here: session s1, image win4/1.", "alice\t20001\t1\twin4\twin4/1\trunning"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("got\n%s\nwant in it %q", out, want)
 		}

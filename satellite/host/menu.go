@@ -27,11 +27,9 @@ func configCommand(e examiner) *cobra.Command {
 		Long: `Set this computer up from a menu in plain text, which works on every terminal
 and over a serial line:
 
-  Manager   Register makes this computer a server of the cluster, as "verdecmd
-            register" does; Show tells which cluster it belongs to
-  Settings  lists the settings of a satellite with value and source, and changes
-            them; each value is checked before it is written
-  Checks    makes the checks of "verdecmd doctor"
+  Manager   register at the master as "verdecmd register" does; show the state
+  Settings  list what a satellite reads and change it; a value is checked first
+  Checks    the checks of "verdecmd doctor"
 
 An entry is chosen by its number, or by the beginning of its name; Enter alone
 goes back. Ctrl-C ends what is under way, and in the first menu the program.`,
