@@ -29,7 +29,10 @@ type PeerConfig struct {
 	Credentials *wire.Credentials
 	// Listen says where to wait for other satellites. It fails while the network
 	// is not up yet, and is asked again.
-	Listen  func(context.Context) (address.Peers, error)
+	Listen func(context.Context) (address.Peers, error)
+	// Only closes a listener to other networks than that of the setting. It may
+	// be nil.
+	Only    func(l net.Listener, setting string) net.Listener
 	Version string
 	Trust   func() uint64 // version of the bundle in force
 	Locks   *LockTrial
@@ -102,13 +105,16 @@ func (p *Peer) serve(ctx context.Context) error {
 	pb.RegisterPeerServer(server, p)
 	g, ctx := errgroup.WithContext(ctx)
 	var all []net.Listener
-	for _, a := range at.Listen {
+	for i, a := range at.Listen {
 		l, err := net.Listen("tcp", a)
 		if err != nil {
 			for _, l := range all {
 				l.Close()
 			}
 			return err
+		}
+		if p.cfg.Only != nil {
+			l = p.cfg.Only(l, at.Settings[i])
 		}
 		all = append(all, wire.Limit(l, wire.Bounds{Total: peerConns, PerAddress: peerPerAddress, Report: report}))
 	}

@@ -222,6 +222,9 @@ func TestPeers(t *testing.T) {
 			if tt.peer == "" {
 				tt.peer, tt.migration = tt.listen, tt.listen
 			}
+			if by := []string{settings.PeerListen, settings.MigrationAddr}[:len(got.Listen)]; !slices.Equal(got.Settings, by) {
+				t.Errorf("listens by %q, want %q", got.Settings, by)
+			}
 			if !slices.Equal(got.Listen, strings.Fields(tt.listen)) || got.Peer != tt.peer || got.Migration != tt.migration ||
 				!strings.Contains(strings.Join(got.Remarks, "\n"), tt.remark) || tt.remark == "" && len(got.Remarks) > 0 {
 				t.Errorf("got %+v, want %+v", got, tt)

@@ -137,7 +137,8 @@ func (f Finder) Public(ctx context.Context, hostname string) (address string, re
 
 // Peers is where this satellite waits for others.
 type Peers struct {
-	Listen []string // host:port, each once; one or two
+	Listen   []string // host:port, each once; one or two
+	Settings []string // by which setting, for each of them
 	// Peer and Migration are what others are told, as host:port: where this
 	// satellite is reached, and where desktops and images are sent to.
 	Peer, Migration string
@@ -151,7 +152,7 @@ func (f Finder) Peers(ctx context.Context) (Peers, error) {
 	if err != nil {
 		return Peers{}, err
 	}
-	p := Peers{Listen: []string{listen}, Peer: tell, Migration: tell, Remarks: remarks}
+	p := Peers{Listen: []string{listen}, Settings: []string{settings.PeerListen}, Peer: tell, Migration: tell, Remarks: remarks}
 	if f.Values.String(settings.MigrationAddr) == "" {
 		return p, nil
 	}
@@ -161,7 +162,7 @@ func (f Finder) Peers(ctx context.Context) (Peers, error) {
 	}
 	p.Migration = tell
 	if listen != p.Listen[0] {
-		p.Listen, p.Remarks = append(p.Listen, listen), append(p.Remarks, remarks...)
+		p.Listen, p.Settings, p.Remarks = append(p.Listen, listen), append(p.Settings, settings.MigrationAddr), append(p.Remarks, remarks...)
 	}
 	return p, nil
 }
