@@ -113,7 +113,9 @@ func TestRealTrust(t *testing.T) {
 		t.Errorf("known_hosts: %q", known)
 	}
 	for n := 1; n <= 3; n++ {
-		r.until("the newest bundle", func() bool { return r.value("trust", "server", strconv.Itoa(n)) == r.value("trustcurrent", "server", strconv.Itoa(n)) })
+		r.until("the newest bundle", func() bool {
+			return r.value("trust", "server", strconv.Itoa(n)) == r.value("trustcurrent", "server", strconv.Itoa(n))
+		})
 	}
 	stolen := r.path("stolen")
 	check(t, os.CopyFS(stolen, os.DirFS(r.path("ksat1"))), os.Chmod(filepath.Join(stolen, wire.IdentityFile), 0o600))
