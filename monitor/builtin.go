@@ -292,7 +292,7 @@ func eventTypes(string) []Choice {
 	var out []Choice
 	for _, kind := range []string{
 		"server.* up down online offline draining registered replacing replaced rejoined forgotten unfit fit refused duplicate skew clock nospace space",
-		"password.* wrong locked", "token.* refused", "cert.* expiring renewed",
+		"password.* wrong locked", "token.* refused", "cert.* expiring renewed", "trust.* lag current",
 		"session.* starting started stopping ended failed hung migrated",
 		"server. lost away", // the rest of those above
 		"reservation.* made used expired cancelled", "image.* published rolledback",

@@ -37,7 +37,8 @@ func (g *Gather) Wait(now time.Time, servers int) (wait time.Duration, due bool)
 	return min(every, max(0, g.pushed.Add(every).Sub(now))), true // the clock may have been set back
 }
 
-// Pushed notes that all changes so far are pushed.
+// Pushed notes that all changes so far are pushed, or that there was nothing new
+// about them: to look costs something too.
 func (g *Gather) Pushed(now time.Time) { *g = Gather{pushed: now} }
 
 // lagAfter is how long a connected satellite may be behind until that is told.

@@ -302,7 +302,7 @@ func (m *Manager) renew(ctx context.Context) error {
 	b, floor := m.bundle, m.floor
 	roots, names := m.roots, m.rootNames()
 	if d == b.digest && floor <= b.version {
-		m.gather = Gather{pushed: m.gather.pushed}
+		m.gather.Pushed(m.cfg.Now()) // what there is
 		if b.signed != nil {
 			m.mu.Unlock()
 			return nil

@@ -17,7 +17,8 @@ var needs = map[string]standing{
 }
 
 // admit refuses a call that the connection has not proved enough for, and every
-// call of an identity that was revoked: TLS itself has no words for that.
+// call of an identity that was revoked, or whose authority was removed since the
+// connection was made: TLS itself has no words for that.
 func (c *Credentials) admit(ctx context.Context, method string) error {
 	is := proofNone
 	if p, ok := peer.FromContext(ctx); ok {
@@ -45,6 +46,9 @@ func (c *Credentials) admit(ctx context.Context, method string) error {
 	}
 	if why, revoked := c.isRevoked(id); revoked {
 		return Errorf(Revoked, "%s", why)
+	}
+	if c.PeerRoot(ctx) == "" {
+		return Errorf(Denied, "the authority that has issued the certificate of %s is trusted no more: another one has its place, register this machine again", id)
 	}
 	return nil
 }
