@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"verdecmd/proto/wire"
 )
 
 // unit is a systemd unit of ours: the values of its keys.
@@ -120,6 +122,14 @@ func TestRealUnits(t *testing.T) {
 			t.Errorf("a desktop has capabilities %#x, NoNewPrivs %s", bound, privs)
 		}
 	}
+
+	// Both write keys: another authority, and certificates from it.
+	before, _ := r.rootOf(r.path("ksat1"), wire.Satellite)
+	r.admin("rotateca")
+	r.until("the new authority alone", func() bool {
+		after, roots := r.rootOf(r.path("ksat1"), wire.Satellite)
+		return after != before && roots == 1
+	})
 
 	// What systemctl reload, restart and stop do.
 	check(t, m.cmd.Process.Signal(syscall.SIGHUP))
