@@ -119,6 +119,7 @@ func TestRealDoctor(t *testing.T) {
 	r.satellite(2, nss, other)
 	r.checked("2", "accounts", "fail", "no", "alice is 31900:31000 here and 31000:31000 on sat1")
 	r.checked("2", "homes", "fail", "no", "/home2 (")
+	r.checked("2", "locks", "fail", "no", "sat1 does not find the file that is locked here")
 	r.satellite(3, nss, wrong)
 	r.checked("3", "accounts", "fail", "yes", "bob has UID 31999 here, and "+r.path("home/bob")+" belongs to 31001")
 
@@ -153,6 +154,7 @@ func TestRealDoctor(t *testing.T) {
 	// the master forgets nothing of it.
 	d := r.doctor(1, "csat3", good)
 	r.finds(d, "accounts", "fail", false, "alice is 31000:31000 here and 31900:31000 on sat2")
+	r.finds(d, "locks", "fail", false, "sat2 does not find the file")
 	if got := r.value("why", "server", "3"); strings.Contains(got, "check") {
 		t.Errorf("why, when it is right: got %q", got)
 	}
