@@ -233,7 +233,7 @@ const (
 func clock(a Answer) Finding {
 	// Half of the round trip is not known.
 	sure := max(0, a.Offset.Abs()-a.RTT/2)
-	f := Finding{Check: checkClock, Level: Pass, Wanted: fmt.Sprintf("within %v of the master's", clockWarn),
+	f := Finding{Check: checkClock, Level: Pass, Wanted: fmt.Sprintf("within %g s of the master's", clockWarn.Seconds()),
 		Measured: fmt.Sprintf("%+.3f s, measured within %s", a.Offset.Seconds(), milli(a.RTT/2))}
 	switch {
 	case sure > clockFail:
