@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,11 +32,14 @@ func TestRealNetworks(t *testing.T) {
 		c.run(0, "verdecmd", "settings", "set", "--settings", c.path("m"), k, v)
 	}
 	c.m = c.computer(&daemon{r: c.real, name: "master", settings: c.path("m")}, "m", 1, lans[0].nic, lans[1].nic)
+	tap := newWiretap(t)
+	tap.in(c.m.space)
 	c.m.start()
 	c.until("the master's socket", c.ready)
 	for n := 1; n <= 2; n++ {
 		d := c.configure(n, values{"WIN4_VERDE_CMADDR": "10.77.0.1", "WIN4_VERDE_PUBADDR": "pub0", "WIN4_PEER_LISTEN": "clu0", "WIN4_MIGRATION_ADDR": "sto0"}, "")
 		c.sats = append(c.sats, c.computer(d, d.name, 10+n, lans[0].nic, lans[1].nic, lans[2].nic))
+		tap.in(d.space)
 		d.start()
 		c.until("a satellite", func() bool { return c.up(n) })
 	}
@@ -52,6 +56,18 @@ func TestRealNetworks(t *testing.T) {
 			t.Errorf("the address of server %d is %s, want %s", n, got, want)
 		}
 	}
+	links := 0
+	for where := range tap.stop() {
+		if strings.HasPrefix(where, "the connection") && strings.Count(where, " 10.77.0.") != 2 {
+			t.Errorf("beside the cluster's network: %s", where)
+		}
+		if strings.HasSuffix(where, " to 10.77.0.1:8442") {
+			links++
+		}
+	}
+	if links < 2 {
+		t.Errorf("%d connections to the master passed", links)
+	}
 	l, err := within(c.sats[1].space, func() (net.Listener, error) { return net.Listen("tcp4", "198.51.100.12:8443") })
 	check(t, err) // in the place of what clients will talk to
 	if err := tries(client, "198.51.100.12:8443"); err != nil {
@@ -59,8 +75,19 @@ func TestRealNetworks(t *testing.T) {
 	}
 	check(t, l.Close())
 
-	if got, want := fmt.Sprint(c.m.listening()), "[tcp 10.77.0.1:8442]"; got != want {
-		t.Errorf("the master listens on %s, want %s", got, want)
+	for d, want := range map[*daemon]string{
+		c.m:       "tcp 10.77.0.1:8442",
+		c.sats[0]: "tcp 10.77.0.11:8444 tcp 10.78.0.11:8444",
+		c.sats[1]: "tcp 10.77.0.12:8444 tcp 10.78.0.12:8444",
+	} {
+		var got string
+		c.until("the ports of "+d.name, func() bool {
+			got = strings.Join(slices.Sorted(slices.Values(d.listening())), " ")
+			return got == want || len(got) > len(want)
+		})
+		if got != want {
+			t.Errorf("%s listens on %s, want %s", d.name, got, want)
+		}
 	}
 	for _, to := range []string{"198.51.100.1:8442", "198.51.100.11:8444", "198.51.100.12:8444"} {
 		if err := tries(client, to); !errors.Is(err, syscall.ECONNREFUSED) {
@@ -68,9 +95,10 @@ func TestRealNetworks(t *testing.T) {
 		}
 	}
 	// Those who are meant to come do.
-	for from, to := range map[string]string{c.sats[0].space: "10.77.0.1:8442", c.m.space: "10.77.0.1:8442"} {
-		if err := tries(from, to); err != nil {
-			t.Errorf("%s at %s: %v", from, to, err)
+	for _, x := range []struct{ from, to string }{{c.sats[0].space, "10.77.0.1:8442"}, {c.m.space, "10.77.0.1:8442"},
+		{c.sats[1].space, "10.77.0.11:8444"}, {c.sats[1].space, "10.78.0.11:8444"}} {
+		if err := tries(x.from, x.to); err != nil {
+			t.Errorf("%s at %s: %v", x.from, x.to, err)
 		}
 	}
 	for _, route := range []string{"10.77.0.1 via 198.51.100.1", "10.77.0.11 via 198.51.100.11", "10.78.0.11 via 198.51.100.11"} {
@@ -80,6 +108,9 @@ func TestRealNetworks(t *testing.T) {
 		if err := tries(client, to); err == nil {
 			t.Errorf("a client who sends packets for %s to that computer gets an answer", to)
 		}
+	}
+	for _, d := range []*daemon{c.m, c.sats[0]} {
+		c.until("the log of "+d.name, func() bool { return strings.Contains(d.log.String(), `"interface":"pub0"`) })
 	}
 }
 

@@ -158,7 +158,12 @@ func TestRealSecrets(t *testing.T) {
 		said[line] = <-c.netcat(line + "\n")
 	}
 	for _, args := range []string{"audit", "alarms all", "events on since=1"} {
-		said[args], _ = c.try(append([]string{"verdecmon", "-s", c.path("sock"), "-t", "1"}, strings.Fields(args)...)...)
+		said[args] = c.run(0, append([]string{"verdecmon", "-s", c.path("sock"), "-t", "1"}, strings.Fields(args)...)...)
+	}
+	for _, line := range []string{"managerpassword", "createtoken", "replaceserver"} {
+		if !strings.Contains(said["audit"], line) {
+			t.Errorf("the audit does not have %s: %s", line, said["audit"])
+		}
 	}
 	for _, d := range c.all {
 		said["log of "+d.name+" at "+d.space] = d.log.String()

@@ -3,6 +3,7 @@ package address
 import (
 	"encoding/binary"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -17,7 +18,8 @@ import (
 // interface that one of the settings names, or from this computer itself. Linux
 // takes packets for any of its addresses from any network: who is in the
 // clients' network and sends them to a computer's address in another one would
-// be answered. Settings that are an IP address or a name of DNS close nothing.
+// be answered. What counts are interfaces that have the listener's address;
+// settings that are an IP address or a name of DNS close nothing.
 //
 // refused is told, at most once a minute, over which interface somebody came. A
 // kernel that does not tell this lets everybody in.
@@ -26,10 +28,12 @@ func (f Finder) Only(l net.Listener, refused func(from, over string), names ...s
 	if err != nil {
 		return l
 	}
+	at, _ := netip.ParseAddrPort(l.Addr().String())
 	var nics []string
 	for _, name := range names {
 		host, _, err := settings.SplitAddress(f.Values.String(name), 0)
-		if err == nil && slices.ContainsFunc(all, func(i Interface) bool { return i.Name == host }) {
+		i := slices.IndexFunc(all, func(i Interface) bool { return i.Name == host })
+		if err == nil && i >= 0 && belongs(all[i:i+1], at.Addr()) {
 			nics = append(nics, host)
 		}
 	}

@@ -100,8 +100,8 @@ addr add 2001:db8:2::9/64 dev pub0 nodad
 		})
 		return n == 1
 	}
-	named := []string{open("WIN4_VERDE_LISTEN=clu0", "10.1.0.7:0"), open("WIN4_PEER_LISTEN=clu0", "[2001:db8:1::7]:0")}
-	plain := []string{open("WIN4_VERDE_LISTEN=10.1.0.7", "10.1.0.7:0"), open("WIN4_VERDE_LISTEN=eth9", "[2001:db8:1::7]:0")}
+	named := []string{open("WIN4_VERDE_LISTEN=clu0", "10.1.0.7:0"), open("WIN4_PEER_LISTEN=clu0\nWIN4_VERDE_LISTEN=pub0", "[2001:db8:1::7]:0")}
+	plain := []string{open("WIN4_VERDE_LISTEN=10.1.0.7", "10.1.0.7:0"), open("WIN4_VERDE_LISTEN=eth9", "[2001:db8:1::7]:0"), open("WIN4_PEER_LISTEN=pub0", "10.1.0.7:0")}
 	for _, at := range append(named, plain...) {
 		for _, from := range []string{server, client} {
 			if !lets(from, at) {
