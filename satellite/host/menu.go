@@ -150,7 +150,7 @@ func (m *menu) stoppable(ctx context.Context, f func(context.Context) error) err
 }
 
 func (m *menu) register(ctx context.Context) error {
-	r := &registrar{request: request{settings: m.path}, examiner: m.examiner, talk: m.talk}
+	r := &registrar{request: request{settings: m.path, offer: true}, examiner: m.examiner, talk: m.talk}
 	return r.register(ctx)
 }
 

@@ -30,7 +30,7 @@ func (m *menu) settings(ctx context.Context) error {
 		}
 		m.say("")
 		text, err := m.ask(ctx, "Number or name of the setting to change (Enter: back)", "")
-		if err != nil || text == "" {
+		if err != nil || text == "" || strings.EqualFold(text, "b") {
 			return err
 		}
 		s, err := pick(table, text)

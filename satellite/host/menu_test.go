@@ -42,6 +42,11 @@ func TestMenuAtATerminal_F08(t *testing.T) {
 	c.types("a good password\n")
 	c.until("is registered: server 1")
 	c.until("Choose: ")
+	c.types("1\n")
+	c.until("This host is registered already")
+	c.until("Register it anew? [y/N] ")
+	c.types("n\n")
+	c.until("Choose: ")
 	c.types("show\n")
 	c.until("Cluster      " + m.a.Cluster)
 	c.until("Choose: ")
@@ -69,7 +74,7 @@ func TestMenuSettings(t *testing.T) {
 		"nothing",
 		"", "2",
 		"WIN4_VERDE_MAX_SESSIONS", "-",
-		"", "7", "q"}, "\n") + "\n"
+		"b", "7", "q"}, "\n") + "\n"
 	out, err := h.do(in, "config")
 	if err != nil {
 		t.Fatal(err)

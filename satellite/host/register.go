@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"verdecmd/proto/wire"
@@ -28,6 +30,7 @@ type request struct {
 	passwordFile string
 	fingerprint  string // of the cluster's authority
 	again        bool   // though it is registered
+	offer        bool   // to do it again
 	alone        bool   // nobody is asked anything
 }
 
@@ -112,7 +115,7 @@ func (r *registrar) prepare(ctx context.Context) (done bool, err error) {
 		}
 	}
 	r.dir = PKI(r.values)
-	return r.already()
+	return r.already(ctx)
 }
 
 // secrets reads token, password and fingerprint that were given.
@@ -176,11 +179,11 @@ func (r *registrar) usual() string {
 	return ""
 }
 
-// already looks whether this host is registered.
-func (r *registrar) already() (done bool, err error) {
+// already looks whether this host is registered, and is to stay so.
+func (r *registrar) already(ctx context.Context) (done bool, err error) {
 	p, err := readPending(r.dir)
-	switch {
-	case err == nil && came(r.dir, p): // cut off near the end
+	anew := r.again || !errors.Is(err, fs.ErrNotExist)
+	if err == nil && came(r.dir, p) { // cut off near the end
 		if err := r.at(p.manager); err != nil {
 			return false, err
 		}
@@ -190,29 +193,54 @@ func (r *registrar) already() (done bool, err error) {
 		if err := forget(r.dir); err != nil {
 			return false, err
 		}
-	case !errors.Is(err, fs.ErrNotExist):
-		return false, nil
+		anew = r.again
 	}
-	if r.again {
-		return false, nil
-	}
+	state := settings.SatelliteDir(r.values)
 	c, err := wire.Load(r.dir, wire.Satellite)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err != nil && anew:
 		return false, nil
-	}
-	if err != nil {
+	case err != nil:
 		return false, fmt.Errorf("this host has credentials that cannot be used: %w; --again registers it anew", err)
+	case anew:
+		return false, stopped(state)
 	}
-	if _, is, err := IsSuperseded(settings.SatelliteDir(r.values), c.Identity); is || err != nil {
+	if _, is, err := IsSuperseded(state, c.Identity); err != nil {
 		return false, err
+	} else if is {
+		return false, stopped(state)
 	}
 	if t, err := wire.ParseToken(r.token); err == nil && t.Cluster != c.Identity.Cluster {
 		return false, fmt.Errorf("this host is registered in cluster %s, the token is of cluster %s: --again leaves the one for the other", c.Identity.Cluster, t.Cluster)
 	}
 	_, until := c.Valid()
-	r.say("This host is registered already, as %s of cluster %s, with a certificate until %s that renews itself. Nothing to do; --again registers it anew.",
+	r.say("This host is registered already, as %s of cluster %s, with a certificate until %s that renews itself.",
 		c.Identity.Name, c.Identity.Cluster, until.Local().Format(time.DateOnly))
-	return true, nil
+	if !r.offer {
+		r.say("Nothing to do; --again registers it anew.")
+		return true, nil
+	}
+	if anew, err = r.confirm(ctx, "Register it anew?"); err == nil && anew {
+		err = stopped(state)
+	}
+	return !anew, err
+}
+
+// stopped refuses to give a host another identity while its satellite runs: that
+// one goes on with the identity of before, and renews its certificate.
+func stopped(stateDir string) error {
+	f, err := os.Open(filepath.Join(stateDir, "lock")) // as the satellite holds it
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close() // and the lock with it
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return errors.New("the satellite of this host runs, with the certificate of before: stop it first (systemctl stop verdecmd-satellite)")
+	}
+	return nil
 }
 
 func (r *registrar) askManager(ctx context.Context) error {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -75,10 +76,26 @@ func TestRegisterSuperseded(t *testing.T) {
 		t.Errorf("the menu: %v\n%s", err, out)
 	}
 	file, _ = m.token(2)
+	lock, err := os.Create(filepath.Join(state, "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	for _, again := range [][]string{nil, {"--again"}} { // its program goes on with the identity of before
+		if _, err := h.do("", append([]string{"register", "--manager", m.address, "--token-file", file}, again...)...); err == nil || !strings.Contains(err.Error(), "stop it first (systemctl stop verdecmd-satellite)") {
+			t.Errorf("while the satellite runs: %v", err)
+		}
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
 	if out, err := h.do("", "register", "--manager", m.address, "--token-file", file); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if h.identity().Identity.ID == before.ID || listing(t, state) != "" {
+	if h.identity().Identity.ID == before.ID || listing(t, state) != "lock" {
 		t.Errorf("it is %v; files: %s", h.identity().Identity, listing(t, state))
 	}
 }

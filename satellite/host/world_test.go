@@ -3,6 +3,7 @@ package host
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -38,6 +39,7 @@ type manager struct {
 	password string
 	life     time.Duration                  // of certificates
 	now      func() time.Time               // when they are made
+	hold     chan struct{}                  // nothing is answered before it is closed; nil: at once
 	lose     int                            // so many answers are lost
 	refuse   error                          // of every call
 	ids      map[string]string              // by key: identity that was made
@@ -105,7 +107,21 @@ func (m *manager) file(text string) string {
 }
 
 // Join implements pb.EnrolmentServer.
-func (m *manager) Join(_ context.Context, q *pb.JoinRequest) (*pb.JoinReply, error) {
+func (m *manager) Join(ctx context.Context, q *pb.JoinRequest) (*pb.JoinReply, error) {
+	reply, err := m.join(q)
+	m.mu.Lock()
+	hold := m.hold
+	m.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+		}
+	}
+	return reply, err
+}
+
+func (m *manager) join(q *pb.JoinRequest) (*pb.JoinReply, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.joined = append(m.joined, q)
@@ -116,7 +132,11 @@ func (m *manager) Join(_ context.Context, q *pb.JoinRequest) (*pb.JoinReply, err
 	if err != nil {
 		return nil, err
 	}
-	print := fmt.Sprint(key.X, key.Y) //nolint:staticcheck // only to tell keys apart
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return nil, err
+	}
+	print := string(der)
 	if q.GetToken() != "" {
 		token, err := wire.ParseToken(q.GetToken())
 		if err != nil {
