@@ -104,6 +104,10 @@ func TestRealSecrets(t *testing.T) {
 	p.prompt("verdecmd>")
 	said["the terminal"] = p.screen()
 	p.keys("C-d")
+	patiently(t, "the history", func() bool {
+		b, _ := os.ReadFile(c.path("history/verdecmon")) // it may not be there yet
+		return strings.Contains(string(b), "managerpassword")
+	})
 
 	// Desktops.
 	for _, d := range []*daemon{one, two} {
