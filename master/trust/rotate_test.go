@@ -321,14 +321,7 @@ func TestRotateRestored(t *testing.T) {
 		r.job()
 		next := r.root()
 		one.renew()
-		r.end()
-		r.store.Restart()
-		var changes []store.Change
-		err := r.store.View(t.Context(), func(s store.Snapshot) (err error) { changes, err = FromCopy(s); return err })
-		if err := errors.Join(err, r.store.Commit(t.Context(), r.store.Epoch(), nil, changes)); err != nil {
-			t.Fatal(err)
-		}
-		r.start()
+		r.restore()
 		one.open()
 		two.open()
 		r.job()

@@ -134,6 +134,19 @@ func (r *rig) again() {
 	}
 }
 
+// restore ends the master, and starts one on what is a copy of its database.
+func (r *rig) restore() {
+	r.t.Helper()
+	r.end()
+	r.store.Restart()
+	var changes []store.Change
+	err := r.store.View(r.t.Context(), func(s store.Snapshot) (err error) { changes, err = FromCopy(s); return err })
+	if err := errors.Join(err, r.store.Commit(r.t.Context(), r.store.Epoch(), nil, changes)); err != nil {
+		r.t.Fatal(err)
+	}
+	r.start()
+}
+
 // push notes a bundle on its way to the satellites; pass carries it there.
 func (r *rig) push(parts []*pb.TrustPart) {
 	r.mu.Lock()
@@ -260,14 +273,7 @@ func TestVersions(t *testing.T) {
 		if got := r.version(); got != joined {
 			t.Errorf("version %d, and nothing has changed since %d", got, joined)
 		}
-		r.end()
-		r.store.Restart()
-		var changes []store.Change
-		err := r.store.View(t.Context(), func(s store.Snapshot) (err error) { changes, err = FromCopy(s); return err })
-		if err := errors.Join(err, r.store.Commit(t.Context(), r.store.Epoch(), nil, changes)); err != nil {
-			t.Fatal(err)
-		}
-		r.start()
+		r.restore()
 		if got := r.version(); got <= joined+leap-1 {
 			t.Errorf("version %d after a restore, was %d", got, joined)
 		}

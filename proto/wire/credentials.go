@@ -163,25 +163,31 @@ func issuer(leaf *x509.Certificate, roots []*x509.Certificate) *x509.Certificate
 // Renew puts a new certificate of the same identity in the place of the old
 // one, for all handshakes that begin from now on.
 func (c *Credentials) Renew(identityPEM []byte) error {
-	own, leaf, err := parseOwn(identityPEM)
+	own, leaf, err := c.another(identityPEM)
 	if err != nil {
 		return err
-	}
-	id, err := IdentityOf(leaf)
-	if err != nil {
-		return err
-	}
-	if id.URI().String() != c.Identity.URI().String() {
-		return fmt.Errorf("the new certificate is that of %s, not of %s", id, c.Identity)
 	}
 	l := c.live
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if issuer(leaf, l.roots) == nil {
-		return fmt.Errorf("the new certificate of %s is not from an authority that is trusted here", id)
+		return fmt.Errorf("the new certificate of %s is not from an authority that is trusted here", c.Identity)
 	}
 	l.own, l.leaf = own, leaf
 	return nil
+}
+
+// another reads a certificate with its key that is to take the place of the own
+// one: it must be of the same identity.
+func (c *Credentials) another(identityPEM []byte) (own tls.Certificate, leaf *x509.Certificate, err error) {
+	if own, leaf, err = parseOwn(identityPEM); err != nil {
+		return own, nil, err
+	}
+	id, err := IdentityOf(leaf)
+	if err == nil && id.URI().String() != c.Identity.URI().String() {
+		err = fmt.Errorf("the new certificate is that of %s, not of %s", id, c.Identity)
+	}
+	return own, leaf, err
 }
 
 // SetRoots says which authorities are trusted from now on, each as a

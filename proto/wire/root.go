@@ -36,24 +36,17 @@ func (c *Credentials) PeerRoot(ctx context.Context) string {
 // Fits tells whether a certificate with its key would do as the own one: of the
 // same identity, valid now, and from the authority that issues.
 func (c *Credentials) Fits(identityPEM []byte) error {
-	_, leaf, err := parseOwn(identityPEM)
+	_, leaf, err := c.another(identityPEM)
 	if err != nil {
 		return err
-	}
-	id, err := IdentityOf(leaf)
-	if err != nil {
-		return err
-	}
-	if id.URI().String() != c.Identity.URI().String() {
-		return fmt.Errorf("the new certificate is that of %s, not of %s", id, c.Identity)
 	}
 	if err := inTime(leaf, c.now()); err != nil {
-		return fmt.Errorf("the new certificate of %s: %w", id, err)
+		return fmt.Errorf("the new certificate: %w", err)
 	}
 	c.live.mu.RLock()
 	defer c.live.mu.RUnlock()
 	if issuer(leaf, c.live.roots[:1]) == nil {
-		return fmt.Errorf("the new certificate of %s is not from the authority that issues", id)
+		return fmt.Errorf("the new certificate of %s is not from the authority that issues", c.Identity)
 	}
 	return nil
 }
