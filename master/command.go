@@ -253,9 +253,11 @@ func open(ctx context.Context, v *settings.Values, o options, version string, lo
 	link = find.Only(link, func(from, over string) {
 		log.Warn().Str("from", from).Str("interface", over).Msg("a connection over another network than that of " + settings.Listen + " is refused")
 	}, settings.Listen)
+	names := directory{system: account.New("")}
 	admin, err := monitor.Listen(monitor.ListenConfig{
-		Path:  v.String(settings.Socket),
-		Owner: v.String(settings.ConnUID), OwnerSource: settings.ConnUID + ", " + v.Where(settings.ConnUID),
+		Directory: names,
+		Path:      v.String(settings.Socket),
+		Owner:     v.String(settings.ConnUID), OwnerSource: settings.ConnUID + ", " + v.Where(settings.ConnUID),
 		Group: v.String(settings.ConnGID), GroupSource: settings.ConnGID + ", " + v.Where(settings.ConnGID),
 	})
 	if err != nil {
@@ -280,7 +282,7 @@ func open(ctx context.Context, v *settings.Values, o options, version string, lo
 		Monitor: admin, Link: wire.Limit(link, wire.Bounds{Total: total, PerAddress: maxPerAddress, Report: report}), GRPC: wire.ServerOptions(creds, report),
 		Store: db, Epoch: db.Epoch(), Copies: store.Copies{Store: db, Dir: copies, Log: part(log, "store")}, Accounts: accounts{account.New(v.String(settings.PasswdFile))},
 		Admin: monitor.Config{
-			Tuning: tuning(v), Log: log, Version: version,
+			Tuning: tuning(v), Log: log, Version: version, Directory: names,
 		},
 		Limits: limits(v), ShutdownWait: v.Duration(settings.ShutdownWait), LogoffWait: v.Duration(settings.LogoffWait),
 		Credentials: creds, Authority: authority, Rejoin: time.Duration(v.Int(settings.RejoinDays)) * 24 * time.Hour,

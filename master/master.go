@@ -113,6 +113,9 @@ func New(ctx context.Context, cfg Config) (*Master, error) {
 	if cfg.Used == nil {
 		cfg.Used = used
 	}
+	if cfg.Admin.Directory == nil {
+		cfg.Admin.Directory = monitor.LocalFiles{}
+	}
 	commits := &counted{Store: cfg.Store}
 	cfg.Store = commits
 	now := time.Now()

@@ -155,7 +155,7 @@ func (b backend) SetSetting(ctx context.Context, name, value string) (monitor.Se
 		if after, err = settings.Parse(before.Path(), f.Bytes()); err != nil {
 			return badSetting(s, value, err)
 		}
-		if err := tuning(after).Check(); err != nil && strings.HasPrefix(s.Name, "VERDECMD_CONN_") {
+		if err := tuning(after).Check(b.m.cfg.Admin.Directory); err != nil && strings.HasPrefix(s.Name, "VERDECMD_CONN_") {
 			return badSetting(s, value, err)
 		}
 		return nil

@@ -304,6 +304,7 @@ func sentence(text string) string {
 type Caller struct {
 	PID, UID, GID int
 	Name          string // login name of UID, or the number
+	groups        []int  // supplementary ones of its process
 }
 
 type callerKey struct{}

@@ -64,7 +64,7 @@ var errQuiet = errors.New("the time of the connection is over")
 
 func newConn(s *server, nc net.Conn, caller Caller) *conn {
 	now, t := time.Now(), s.tuning()
-	c := &conn{s: s, nc: nc, caller: caller, level: t.levels.level(caller), start: now, last: now, linger: t.Linger}
+	c := &conn{s: s, nc: nc, caller: caller, level: t.levels.level(s.cfg.Directory, caller), start: now, last: now, linger: t.Linger}
 	c.in.nc, c.in.block, c.in.arrived, c.in.failed = nc, c.block, c.gotBytes, c.readError
 	if u, ok := nc.(*net.UnixConn); ok {
 		c.raw, _ = u.SyscallConn()

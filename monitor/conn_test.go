@@ -372,8 +372,8 @@ func TestLevelSettings(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			l, err := test.levels.resolve()
-			if got := l.level(test.caller); got != test.want || (err != nil) != test.mistake {
+			l, err := test.levels.resolve(LocalFiles{})
+			if got := l.level(LocalFiles{}, test.caller); got != test.want || (err != nil) != test.mistake {
 				t.Errorf("got %s, %v, want %s", got, err, test.want)
 			}
 		})

@@ -3,10 +3,10 @@ package monitor
 import (
 	"fmt"
 	"net"
-	"os/user"
 	"slices"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,7 +32,7 @@ type levels struct {
 
 // resolve looks the names up. Any mistake gives everybody but UID 0 the level
 // viewer; the error says what is wrong.
-func (l Levels) resolve() (levels, error) {
+func (l Levels) resolve(d Directory) (levels, error) {
 	out := levels{standard: Admin}
 	if l.Default != "" {
 		level, ok := ParseLevel(l.Default)
@@ -55,23 +55,24 @@ func (l Levels) resolve() (levels, error) {
 			var id int
 			var err error
 			if isGroup {
-				id, err = groupID(group)
+				id, err = groupID(d, group)
 				m.gids = append(m.gids, id)
 			} else {
-				id, err = userID(w)
+				id, err = userID(d, w)
 				m.uids = append(m.uids, id)
 			}
 			if err != nil {
-				return levels{}, fmt.Errorf("%s: %q is not known", list.name, w)
+				return levels{}, fmt.Errorf("%s: %q is not known: %w", list.name, w, err)
 			}
 		}
 	}
 	return out, nil
 }
 
-// level is what a peer may do. Its supplementary groups count; they are
-// looked up only where groups are asked for.
-func (l levels) level(c Caller) Level {
+// level is what a peer may do. Its supplementary groups count, those that its
+// process has and those of its account; they are looked up only where groups are
+// asked for.
+func (l levels) level(d Directory, c Caller) Level {
 	if c.UID == 0 {
 		return Admin
 	}
@@ -85,7 +86,7 @@ func (l levels) level(c Caller) Level {
 			continue
 		}
 		if gids == nil {
-			gids = groupsOf(c)
+			gids = groupsOf(d, c)
 		}
 		if slices.ContainsFunc(m.gids, func(g int) bool { return slices.Contains(gids, g) }) {
 			return level
@@ -94,22 +95,9 @@ func (l levels) level(c Caller) Level {
 	return l.standard
 }
 
-func groupsOf(c Caller) []int {
-	gids := []int{c.GID}
-	u, err := user.LookupId(strconv.Itoa(c.UID))
-	if err != nil {
-		return gids
-	}
-	words, err := u.GroupIds()
-	if err != nil {
-		return gids
-	}
-	for _, w := range words {
-		if g, err := strconv.Atoi(w); err == nil {
-			gids = append(gids, g)
-		}
-	}
-	return gids
+func groupsOf(d Directory, c Caller) []int {
+	_, account, _ := d.Account(c.UID)
+	return slices.Concat([]int{c.GID}, c.groups, account)
 }
 
 // peer reads who is at the other end from the kernel.
@@ -123,22 +111,40 @@ func peer(nc net.Conn) (Caller, error) {
 		return Caller{}, err
 	}
 	var cred *unix.Ucred
+	var groups []int
 	var credErr error
 	if err := raw.Control(func(fd uintptr) {
 		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		groups = peerGroups(fd)
 	}); err != nil {
 		return Caller{}, err
 	}
 	if credErr != nil {
 		return Caller{}, fmt.Errorf("peer credentials: %w", credErr)
 	}
-	return Caller{PID: int(cred.Pid), UID: int(cred.Uid), GID: int(cred.Gid)}, nil
+	return Caller{PID: int(cred.Pid), UID: int(cred.Uid), GID: int(cred.Gid), groups: groups}, nil
+}
+
+// peerGroups are the supplementary groups of the process at the other end when it
+// connected; a kernel that does not tell them has none.
+func peerGroups(fd uintptr) []int {
+	var gids [1024]uint32
+	size := uint32(unsafe.Sizeof(gids))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_PEERGROUPS, uintptr(unsafe.Pointer(&gids)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return nil
+	}
+	var out []int
+	for _, g := range gids[:size/4] {
+		out = append(out, int(g))
+	}
+	return out
 }
 
 // name fills in the login name of a caller.
-func (c *Caller) name() {
+func (c *Caller) name(d Directory) {
 	c.Name = strconv.Itoa(c.UID)
-	if u, err := user.LookupId(c.Name); err == nil {
-		c.Name = u.Username
+	if name, _, ok := d.Account(c.UID); ok {
+		c.Name = name
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -34,6 +33,7 @@ type ListenConfig struct {
 	// "VERDECMD_CONN_UID, settings.global line 12".
 	Owner, OwnerSource string
 	Group, GroupSource string
+	Directory          Directory // of the names; nil: LocalFiles
 }
 
 // Listen makes the admin socket with mode 01770 and replaces what is at its
@@ -46,11 +46,14 @@ func Listen(cfg ListenConfig) (net.Listener, error) {
 	if n := len(cfg.Path); n == 0 || n > MaxSocketPath {
 		return nil, fmt.Errorf("admin socket %q: the path has %d bytes, allowed are 1 to %d: set a shorter VERDECMD_SOCKET", cfg.Path, n, MaxSocketPath)
 	}
-	uid, err := lookup(cfg.Owner, cfg.OwnerSource, "user", userID)
+	if cfg.Directory == nil {
+		cfg.Directory = LocalFiles{}
+	}
+	uid, err := lookup(cfg.Directory, cfg.Owner, cfg.OwnerSource, "user", userID)
 	if err != nil {
 		return nil, err
 	}
-	gid, err := lookup(cfg.Group, cfg.GroupSource, "group", groupID)
+	gid, err := lookup(cfg.Directory, cfg.Group, cfg.GroupSource, "group", groupID)
 	if err != nil {
 		return nil, err
 	}
@@ -157,11 +160,11 @@ func (l *listener) Close() error {
 	return l.Listener.Close()
 }
 
-func lookup(word, source, kind string, find func(string) (int, error)) (int, error) {
+func lookup(d Directory, word, source, kind string, find func(Directory, string) (int, error)) (int, error) {
 	if word == "" {
 		return 0, nil
 	}
-	id, err := find(word)
+	id, err := find(d, word)
 	if err != nil {
 		if source != "" {
 			source = " (" + source + ")"
@@ -169,39 +172,6 @@ func lookup(word, source, kind string, find func(string) (int, error)) (int, err
 		return 0, fmt.Errorf("admin socket: no %s is named %q%s: give a known name or a number", kind, word, source)
 	}
 	return id, nil
-}
-
-// userID is the number of a user given by name or number.
-func userID(word string) (int, error) {
-	if isDigits(word) {
-		return number32(word)
-	}
-	u, err := user.Lookup(word)
-	if err != nil {
-		return 0, err
-	}
-	return number32(u.Uid)
-}
-
-// groupID is the number of a group given by name or number.
-func groupID(word string) (int, error) {
-	if isDigits(word) {
-		return number32(word)
-	}
-	g, err := user.LookupGroup(word)
-	if err != nil {
-		return 0, err
-	}
-	return number32(g.Gid)
-}
-
-// number32 reads a UID or GID; 2^32-1 is none, it means "leave as it is".
-func number32(s string) (int, error) {
-	n, err := strconv.ParseUint(s, 10, 32)
-	if err == nil && n == 1<<32-1 {
-		err = strconv.ErrRange
-	}
-	return int(n), err
 }
 
 // Lock takes the exclusive lock that says that a master runs here, and writes

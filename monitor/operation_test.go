@@ -120,7 +120,7 @@ func TestTuner(t *testing.T) {
 	ts.dial(t).want("level", "212 ok level=operator uid=4242 pid=0")
 	tuner.Set(Tuning{Levels: Levels{Operators: "no-such-user"}})
 	ts.dial(t).want("level", "212 ok level=viewer uid=4242 pid=0")
-	if err := (Tuning{Levels: Levels{Operators: "no-such-user"}}).Check(); err == nil {
+	if err := (Tuning{Levels: Levels{Operators: "no-such-user"}}).Check(LocalFiles{}); err == nil {
 		t.Error("Check accepts a user that does not exist")
 	}
 	tuner.Set(Tuning{Levels: Levels{Default: "viewer"}, MaxConns: 16, Linger: 50 * time.Millisecond})

@@ -36,6 +36,9 @@ type Config struct {
 	Audit func(Audited)
 	// Peer tells who is at the other end; the default asks the kernel.
 	Peer func(net.Conn) (Caller, error)
+	// Directory knows the names in Levels and those of callers; the default is
+	// LocalFiles. Connections wait for it, each for itself.
+	Directory Directory
 }
 
 func (cfg *Config) defaults() error {
@@ -44,6 +47,9 @@ func (cfg *Config) defaults() error {
 	}
 	if cfg.Peer == nil {
 		cfg.Peer = peer
+	}
+	if cfg.Directory == nil {
+		cfg.Directory = LocalFiles{}
 	}
 	for _, d := range []struct {
 		field *time.Duration
@@ -98,7 +104,7 @@ func Serve(ctx context.Context, l net.Listener, cfg Config) error {
 		cfg: cfg, stopping: stopping, work: work, farewell: make(chan struct{}, 64),
 		log: cfg.Log.With().Str("part", "monitor").Logger(),
 	}
-	s.tunings.Store(s.resolve(cfg.Tuning))
+	s.tunings.Store(s.resolve(cfg.Tuning, ""))
 	// Of stopping, not of ctx: accept must know why it fails.
 	unlisten := context.AfterFunc(stopping, func() { l.Close() })
 	defer unlisten()
@@ -172,7 +178,7 @@ func (s *server) admit(nc net.Conn) {
 			s.conns--
 			s.mu.Unlock()
 		}()
-		caller.name()
+		caller.name(s.cfg.Directory)
 		newConn(s, nc, caller).serve()
 	})
 }

@@ -16,8 +16,8 @@ type Tuning struct {
 
 // Check tells whether the names in the levels are known. Serve would give
 // everybody but UID 0 the level viewer where they are not.
-func (t Tuning) Check() error {
-	_, err := t.Levels.resolve()
+func (t Tuning) Check(d Directory) error {
+	_, err := t.Levels.resolve(d)
 	return err
 }
 
@@ -32,31 +32,49 @@ func (u *Tuner) Set(t Tuning) { u.next.Store(&t) }
 type tuned struct {
 	Tuning
 	levels levels
-	from   *Tuning // what was Set; nil: the Config
+	wrong  string    // why everybody but root may only look; empty: it is not so
+	at     time.Time // when the names were looked up
+	from   *Tuning   // what was Set; nil: the Config
 }
+
+// lookAgain is after what time names that were not known are looked up again:
+// somebody may have made the group, or the directory server is back.
+const lookAgain = 10 * time.Second
 
 // tuning returns what counts now.
 func (s *server) tuning() *tuned {
 	now := s.tunings.Load()
-	if s.cfg.Tuner == nil {
+	next := now.from
+	if s.cfg.Tuner != nil {
+		if set := s.cfg.Tuner.next.Load(); set != nil {
+			next = set
+		}
+	}
+	if next == now.from && (now.wrong == "" || time.Since(now.at) < lookAgain) {
 		return now
 	}
-	if next := s.cfg.Tuner.next.Load(); next != nil && next != now.from {
-		now = s.resolve(*next)
-		now.from = next
-		s.tunings.Store(now)
+	t := s.cfg.Tuning
+	if next != nil {
+		t = *next
 	}
-	return now
+	out := s.resolve(t, now.wrong)
+	out.from = next
+	s.tunings.Store(out)
+	return out
 }
 
-func (s *server) resolve(t Tuning) *tuned {
+// resolve looks the names of a Tuning up. told is what was wrong with them
+// before: it is not logged again.
+func (s *server) resolve(t Tuning, told string) *tuned {
 	if t.MaxConns <= 0 {
 		t.MaxConns = 64
 	}
-	out := &tuned{Tuning: t}
+	out := &tuned{Tuning: t, at: time.Now()}
 	var err error
-	if out.levels, err = t.Levels.resolve(); err != nil {
-		s.log.Error().Err(err).Msg("levels of the admin socket are wrong: everybody but root may only look")
+	if out.levels, err = t.Levels.resolve(s.cfg.Directory); err != nil {
+		if out.wrong = err.Error(); out.wrong != told {
+			s.log.Error().Err(err).Msg("levels of the admin socket are wrong: everybody but root may only look")
+		}
 	}
 	return out
 }

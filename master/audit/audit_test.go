@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -102,7 +103,7 @@ func TestAdd(t *testing.T) {
 		t.Fatalf("%+v, %v", all, err)
 	}
 	a.ID, a.Time = 1, a.Time.UTC().Round(time.Millisecond)
-	if all[0] != a {
+	if !reflect.DeepEqual(all[0], a) {
 		t.Errorf("\n got %+v\nwant %+v", all[0], a)
 	}
 	k.Add(command("onlineserver 2", 200))
