@@ -21,6 +21,7 @@ type puppet struct {
 	protocol uint32
 	memory   uint64 // bytes; by itself so much that logins are referred to it
 	version  string
+	ahead    time.Duration // its clock
 	reports  atomic.Int64
 	ups      atomic.Int64 // links that were welcomed
 	end      func()
@@ -62,7 +63,7 @@ func (r *real) puppet(t *testing.T, n int, change func(*puppet)) *puppet {
 }
 
 func (l *puppet) report() *pb.Report {
-	return &pb.Report{Load: &pb.Load{MemoryTotal: l.memory, MemoryFree: l.memory, SnapFree: 1 << 40, HomeFree: 1 << 40}, Sessions: &pb.Sessions{}}
+	return &pb.Report{Load: &pb.Load{MemoryTotal: l.memory, MemoryFree: l.memory, SnapFree: 1 << 40, HomeFree: 1 << 40}, Sessions: &pb.Sessions{}, NowUnixMs: time.Now().Add(l.ahead).UnixMilli()}
 }
 
 // once keeps one link until it breaks. It obeys the pace as satellites do.

@@ -287,6 +287,7 @@ func open(ctx context.Context, v *settings.Values, o options, version string, lo
 		Limits: limits(v), ShutdownWait: v.Duration(settings.ShutdownWait), LogoffWait: v.Duration(settings.LogoffWait),
 		Credentials: creds, Authority: authority, Rejoin: time.Duration(v.Int(settings.RejoinDays)) * 24 * time.Hour,
 		PKI: settings.PKI(v), Version: version, Host: name, Log: log,
+		Space: func() (uint64, error) { return freeSpace(dir) },
 	}
 	if cfg.Limits.Lost == cluster.Lease {
 		cfg.LeaseSelf = v.Duration(settings.LeaseSelf)

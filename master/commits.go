@@ -27,6 +27,7 @@ type counted struct {
 	slow                  atomic.Int64 // when that was last told, in nanoseconds of Unix
 	stopped               atomic.Bool  // that has been told
 	full                  atomic.Bool  // no space is left, that has been told
+	low                   atomic.Bool  // little is left, that has been told
 }
 
 // Commit implements store.Store.
@@ -39,7 +40,7 @@ func (c *counted) Commit(ctx context.Context, e store.Epoch, guards []store.Guar
 	switch {
 	case err == nil:
 		c.done.Add(1)
-		if c.full.Load() && c.full.CompareAndSwap(true, false) && c.tell != nil {
+		if c.full.Load() && c.full.CompareAndSwap(true, false) && !c.low.Load() && c.tell != nil {
 			c.tell("master.space", "There is space for the database again.")
 		}
 	case errors.Is(err, store.ErrConflict):

@@ -77,7 +77,9 @@ type Config struct {
 	// Used is the time of processors that this program has used since its
 	// start; the default asks the kernel.
 	Used func() time.Duration
-	Log  zerolog.Logger
+	// Space is how many bytes are free for the database; nil: nobody looks.
+	Space func() (uint64, error)
+	Log   zerolog.Logger
 }
 
 // Master is the deciding daemon. Use New, then Run.
@@ -198,6 +200,9 @@ func (m *Master) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return m.events.Run(ctx) })
 	g.Go(func() error { return m.alarm.Run(ctx) })
+	if m.cfg.Space != nil {
+		g.Go(func() error { return m.watchSpace(ctx) })
+	}
 	g.Go(func() error { return m.audit.Run(ctx) })
 	g.Go(func() error { return m.hub.Run(ctx) })
 	g.Go(func() error { return m.jobs.Run(ctx) })
