@@ -86,7 +86,10 @@ func (w *world) announced(m *master, typ string, id uint64) {
 	case typ == alarm.Raised:
 		w.sight(r)
 		w.count("alarm")
-		w.reactTo(id)
+		delete(m.audit.odd, what{r.Kind, r.Object})
+		if w.time < active {
+			w.reactTo(id)
+		}
 	case x == nil:
 		w.fail("S11", "master %d says %s of alarm %d, which was not raised", m.id, typ, id)
 	case typ == alarm.Acked && (x.acked || r.Acked.IsZero()):
