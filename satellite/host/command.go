@@ -36,7 +36,7 @@ func (e examiner) check(ctx context.Context, t *talk, v *settings.Values) error 
 	c.Credentials, c.Unusable = credentials(v)
 	r, err := e.doctor(ctx, c)
 	if ctx.Err() != nil {
-		return errInterrupted
+		return errors.New("interrupted")
 	}
 	if len(r.Findings) == 0 {
 		return err
@@ -58,6 +58,12 @@ func (e examiner) check(ctx context.Context, t *talk, v *settings.Values) error 
 	return nil
 }
 
+// Flags that people try who have not read the manual.
+const (
+	spokenToken    = "token"
+	spokenPassword = "password"
+)
+
 func registerCommand(e examiner) *cobra.Command {
 	var q request
 	c := &cobra.Command{
@@ -78,10 +84,11 @@ everybody on this computer could read it.
 
 It writes the certificate into WIN4_VERDE_PKI_DIR and the master's address into
 WIN4_VERDE_CMADDR, then makes the checks of "verdecmd doctor" and says what is
-missing, or that the host is ready. Interrupted at any point, or when the answer of the master is
-lost, it is run again in the same way and goes on: one token makes one host. A
-computer that takes the place of one that has failed is registered in the same
-way, with the same name and address, after "replaceserver" on the master.`,
+missing, or that the host is ready. Interrupted at any point, or when the answer
+of the master is lost, it is run again in the same way and goes on: one token
+makes one host. A computer that takes the place of one that has failed is
+registered in the same way, with the same name and address, after
+"replaceserver" on the master.`,
 		Example: `  verdecmd register
   verdecmd register --manager 192.0.2.10 --token-file /root/token
   ssh master verdecmon createtoken server=sat3 | verdecmd register --manager master --token-file -
@@ -91,6 +98,9 @@ way, with the same name and address, after "replaceserver" on the master.`,
 			cmd.Flags().Visit(func(f *pflag.Flag) { words = append(words, f.Value.String()) })
 			if err := noSecrets(words); err != nil {
 				return err
+			}
+			if cmd.Flags().Changed(spokenPassword) {
+				return errors.New("a password on the command line can be read by every user of this computer, and stays in the history of the shell: change it on the master (managerpassword), and hand it over in a file: --password-file FILE, or leave it out to be asked")
 			}
 			return cobra.NoArgs(cmd, args)
 		},
@@ -115,6 +125,10 @@ way, with the same name and address, after "replaceserver" on the master.`,
 	f.StringVar(&q.tokenFile, "token-file", "", "`file` of mode 0600 that holds a token, - for standard input")
 	f.StringVar(&q.passwordFile, "password-file", "", "`file` of mode 0600 that holds the manager's password, - for standard input")
 	f.StringVar(&q.fingerprint, "ca-sha256", "", "`fingerprint` of the cluster's authority")
+	for _, name := range []string{spokenToken, spokenPassword} { // refused with the reason, rather than not known
+		f.String(name, "", "")
+		f.Lookup(name).Hidden = true
+	}
 	f.BoolVar(&q.again, "again", false, "also where this computer is registered already")
 	f.BoolVar(&q.alone, "yes", false, "ask nothing: the fingerprint is in the token or --ca-sha256, the secret in a file")
 	return c

@@ -115,7 +115,7 @@ func machine() string {
 func (r *registrar) finish(ctx context.Context, p pending, reply *pb.JoinReply, sent time.Time) error {
 	came := time.Now()
 	if err := installReply(r.dir, p, reply); err != nil {
-		return fmt.Errorf("the master's answer: %w", err)
+		return fmt.Errorf("the master's answer: %w; when that is put right, run \"verdecmd register\" again in the same way", err)
 	}
 	id := wire.Identity{Cluster: reply.Cluster, ID: reply.Id}
 	if _, _, err := IsSuperseded(settings.SatelliteDir(r.values), id); err != nil { // what was noted of another identity goes

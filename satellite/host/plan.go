@@ -85,6 +85,17 @@ func RenewAt(from, until time.Time, random float64) time.Time {
 	return from.Add(time.Duration((0.5 + 0.3*min(max(random, 0), 1)) * float64(until.Sub(from))))
 }
 
+// NextRenewal is when a certificate that was just made is renewed. Where the clock
+// of this host is ahead it may be in the last part of its life already; a master
+// must not be asked without a pause for that.
+func NextRenewal(from, until, now time.Time, random float64) time.Time {
+	due := RenewAt(from, until, random)
+	if pause := now.Add(until.Sub(from) / 20); pause.After(due) {
+		return pause
+	}
+	return due
+}
+
 // startSpread is within what time the hosts of a cluster that comes back as a
 // whole ask for what was due meanwhile.
 const startSpread = 10 * time.Second

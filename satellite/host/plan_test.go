@@ -50,6 +50,17 @@ func TestRenewAt(t *testing.T) {
 	}
 }
 
+// A clock that is ahead does not make a host ask again and again.
+func TestNextRenewal(t *testing.T) {
+	from := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	until := from.Add(100 * time.Hour)
+	for now, want := range map[time.Duration]time.Duration{time.Hour: 50 * time.Hour, 44 * time.Hour: 50 * time.Hour, 48 * time.Hour: 53 * time.Hour, 90 * time.Hour: 95 * time.Hour} {
+		if got := NextRenewal(from, until, from.Add(now), 0).Sub(from); got != want {
+			t.Errorf("made after %v: got %v, want %v", now, got, want)
+		}
+	}
+}
+
 func TestDue(t *testing.T) {
 	from := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	at := func(h int) time.Time { return from.Add(time.Duration(h) * time.Hour) }

@@ -234,6 +234,8 @@ func TestRegisterRefusals(t *testing.T) {
 		"half of one":                  {[]string{text[:70]}, "(tokens, deletetoken)"},
 		"a token as the file":          {[]string{"--token-file", text}, "stays in the history of the shell"},
 		"a token as the address":       {[]string{"--manager", text}, "stays in the history of the shell"},
+		"a token in a flag":            {[]string{"--token", text}, `delete it on the master with "deletetoken 7"`},
+		"a password in a flag":         {[]string{"--password", "hunter2"}, "change it on the master (managerpassword), and hand it over in a file"},
 		"another word":                 {[]string{"sat1"}, `unknown command "sat1"`},
 		"open to others":               {[]string{"--token-file", open}, "has mode 0644, so others could have read the token: chmod 0600 " + open},
 		"no file":                      {[]string{"--token-file", "/nowhere"}, "file of the token: open /nowhere: no such file"},

@@ -105,7 +105,7 @@ func (r *Renewer) Run(ctx context.Context, revoked func(why string)) error {
 			if err == nil {
 				tries = 0
 				from, until = r.cfg.Credentials.Valid()
-				due = RenewAt(from, until, r.cfg.Random())
+				due = NextRenewal(from, until, r.cfg.Now(), r.cfg.Random())
 				r.told = ""
 				continue
 			}

@@ -220,6 +220,21 @@ func TestRenewRefused(t *testing.T) {
 	})
 }
 
+// A clock that is ahead makes the new certificate look old at once: it is not
+// renewed again and again.
+func TestRenewWithAClockThatIsAhead(t *testing.T) {
+	t.Parallel()
+	m := newManager(t)
+	h := newMember(t, m, 2*day, 30*day, func(c *RenewerConfig) { c.Now = func() time.Time { return time.Now().Add(26 * day) } })
+	serial := h.creds.Serial()
+	h.run()
+	h.until("the new certificate", func() bool { return h.creds.Serial() != serial })
+	time.Sleep(200 * time.Millisecond) // what is measured is that nothing more comes
+	if n := m.renewals("renew") + m.renewals("rejoin"); n != 1 {
+		t.Errorf("the master was asked %d times", n)
+	}
+}
+
 // S16: that an identity is of the cluster no more is told once, whichever call it
 // comes by, and nothing is asked again. Only a proven master can say so.
 func TestRenewRevoked_S16(t *testing.T) {
