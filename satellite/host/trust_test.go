@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,8 +27,8 @@ type trusted struct {
 	id    wire.Identity
 	dir   string
 	links uint64
-	soon  int
-	again int // links made anew
+	soon  atomic.Int32
+	again atomic.Int32 // links made anew
 }
 
 func newTrusted(t *testing.T) *trusted {
@@ -69,7 +70,7 @@ func (x *trusted) start() *Trust {
 		x.t.Fatal(err)
 	}
 	tr := NewTrust(TrustConfig{Dir: x.dir, Credentials: c, Random: func() float64 { return 0.5 }, Log: zerolog.Nop()})
-	tr.Connect(func() { x.soon++ }, func() { x.again++ })
+	tr.Connect(func() { x.soon.Add(1) }, func() { x.again.Add(1) })
 	return tr
 }
 
@@ -263,11 +264,11 @@ func TestTrustFromOneAuthorityToTheNext(t *testing.T) {
 	if err := tr.Install(own, nil); err != nil {
 		t.Fatal(err)
 	}
-	if x.again != 1 {
-		t.Errorf("%d new links after the certificate of another authority, want 1", x.again)
+	if x.again.Load() != 1 {
+		t.Errorf("%d new links after the certificate of another authority, want 1", x.again.Load())
 	}
-	if err := tr.Install(x.certificate(b), nil); err != nil || x.again != 1 {
-		t.Errorf("renewed by the same authority: %v, %d new links", err, x.again)
+	if err := tr.Install(x.certificate(b), nil); err != nil || x.again.Load() != 1 {
+		t.Errorf("renewed by the same authority: %v, %d new links", err, x.again.Load())
 	}
 	step("renewed", b, a)
 	if ack := x.send(tr, x.bundle(3, b), b); ack.Version != 3 || ack.Error != "" {
@@ -327,16 +328,16 @@ func TestTrustCannotBeWritten(t *testing.T) {
 		done := running(t, tr)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if tr.Version() != 0 || x.again != 0 {
-			t.Errorf("version %d, %d new links", tr.Version(), x.again)
+		if tr.Version() != 0 || x.again.Load() != 0 {
+			t.Errorf("version %d, %d new links", tr.Version(), x.again.Load())
 		}
 		if err := os.Remove(path); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if tr.Version() != 5 || x.again != 1 {
-			t.Errorf("with space again: version %d, %d new links", tr.Version(), x.again)
+		if tr.Version() != 5 || x.again.Load() != 1 {
+			t.Errorf("with space again: version %d, %d new links", tr.Version(), x.again.Load())
 		}
 		done()
 	})
@@ -373,17 +374,17 @@ func TestRenewSoon(t *testing.T) {
 			t.Fatal(ack)
 		}
 		done := running(t, tr)
-		for at, want := range []int{0, 1, 1} {
+		for at, want := range []int32{0, 1, 1} {
 			synctest.Wait()
-			if x.soon != want {
-				t.Errorf("after %d s: asked %d times, want %d", at, x.soon, want)
+			if x.soon.Load() != want {
+				t.Errorf("after %d s: asked %d times, want %d", at, x.soon.Load(), want)
 			}
 			time.Sleep(time.Second)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if x.soon < 2 {
-			t.Errorf("asked %d times in a minute, want again and again", x.soon)
+		if x.soon.Load() < 2 {
+			t.Errorf("asked %d times in a minute, want again and again", x.soon.Load())
 		}
 		done()
 	})
