@@ -20,6 +20,7 @@ type register struct {
 	*Manager
 	mu     sync.Mutex
 	c      *cluster.Cluster
+	told   sync.Mutex // guards events while several machines come at once
 	events []string
 }
 
@@ -27,7 +28,11 @@ func start(t *testing.T, s *store.Mem) *register {
 	t.Helper()
 	r := &register{c: cluster.New(cluster.Limits{Interval: time.Second, ReservationTimeout: time.Minute}, time.Now())}
 	r.Manager = New(Config{Store: s, Epoch: s.Epoch(), Log: zerolog.Nop(), Cancelled: func([]cluster.Reservation) {},
-		Event: func(typ, _ string, _ ...monitor.Pair) { r.events = append(r.events, typ) },
+		Event: func(typ, _ string, _ ...monitor.Pair) {
+			r.told.Lock()
+			defer r.told.Unlock()
+			r.events = append(r.events, typ)
+		},
 		State: func(f func(*cluster.Cluster)) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
