@@ -71,7 +71,7 @@ func seat(t testing.TB, db store.Store, epoch store.Epoch, resync time.Duration)
 	m, err := New(t.Context(), Config{
 		Monitor: admin, Link: satellites, Store: db, Epoch: epoch, Accounts: names{}, Limits: l,
 		Admin: monitor.Config{Tuning: monitor.Tuning{MaxConns: 300}}, ShutdownWait: time.Minute, LogoffWait: time.Minute, Settings: v, Level: level, Version: "1", Host: "cm",
-		Log: zerolog.New(&log).Hook(level),
+		Log: zerolog.New(zerolog.SyncWriter(&log)).Hook(level), // several parts log at once
 	})
 	if err != nil {
 		t.Fatal(err)
