@@ -12,7 +12,7 @@ func TestAlarms(t *testing.T) {
 	ts := serve(t, f, nil)
 	s := ts.dial(t)
 	const header = "#id\tseverity\tkind\tobject\tsince\tlast\tcount\tacked\tackedby\ttext\tcleared"
-	lost := "7\tcritical\tserver-lost\t3\t2026-11-21T08:15:02Z\t2026-11-21T08:15:02Z\t1\tno\t-\tServer 3 (sat3) has been away since 08:14:47.\t-"
+	lost := "7\tcritical\tserver-lost\t3\t2026-11-21T08:15:02Z\t2026-11-21T08:15:02Z\t1\tno\t-\tServer 3 (sat3) is lost: without a link for more than 15 s.\t-"
 	hung := "5\twarning\tdesktop-hung\tbob\t2026-11-21T08:15:02Z\t2026-11-21T08:16:02Z\t3\tyes\talice\tThe desktop of bob on server 1 hangs.\t2026-11-21T09:15:02Z"
 	for _, test := range []struct {
 		line, end string
@@ -73,18 +73,18 @@ func TestAlarmsInText(t *testing.T) {
 	a := s.want("alarms all", "210 1 active alarm, 1 critical; 1 cleared.")
 	want := []string{
 		"ID  SEVERITY  KIND          OBJECT  SINCE             COUNT  STATE    BY     TEXT",
-		" 7  critical  server-lost   3       2026-11-21 08:15      1  active   -      Server 3 (sat3) has been away since 08:14:47.",
+		" 7  critical  server-lost   3       2026-11-21 08:15      1  active   -      Server 3 (sat3) is lost: without a link for more than 15 s.",
 		" 5  warning   desktop-hung  bob     2026-11-21 08:15      3  cleared  alice  The desktop of bob on server 1 hangs.",
 	}
 	if !slices.Equal(a.rows, want) {
 		t.Errorf("\n got %q\nwant %q", a.rows, want)
 	}
 	a = s.want("alarm 7", `211 Nobody has acknowledged it: "ackalarm 7" says that you know of it.`)
-	want = []string{"Alarm 7 (critical): server-lost 3", "  What   Server 3 (sat3) has been away since 08:14:47.", "  Since  2026-11-21 08:15", "  Came   once", `  Help   "server 3" shows it`}
+	want = []string{"Alarm 7 (critical): server-lost 3", "  What   Server 3 (sat3) is lost: without a link for more than 15 s.", "  Since  2026-11-21 08:15", "  Came   once", `  Help   "server 3" shows it`}
 	if !slices.Equal(a.rows, want) {
 		t.Errorf("\n got %q\nwant %q", a.rows, want)
 	}
-	if a := s.ask("hello"); !slices.Contains(a.rows, `1 alarm critical, and nobody has acknowledged it: "alarms severity=critical".`) {
+	if a := s.ask("hello"); !slices.Contains(a.rows, `1 critical alarm that nobody has acknowledged: "alarms severity=critical".`) {
 		t.Errorf("hello: %q", a.rows)
 	}
 	s.want("ackalarm all", "200 1 alarm acknowledged.")

@@ -156,7 +156,7 @@ func hello(c *Call, b Backend) (Reply, error) {
 					count(o.Users, "user"), count(o.Reservations, "reservation"), alarms),
 			}
 			if o.Critical > 0 {
-				lines = append(lines, fmt.Sprintf(`%s, and nobody has acknowledged it: "alarms severity=critical".`, count(o.Critical, "alarm")+" critical"))
+				lines = append(lines, fmt.Sprintf(`%s that nobody has acknowledged: "alarms severity=critical".`, count(o.Critical, "critical alarm")))
 			}
 			if o.RetryAfter > 0 {
 				lines = append(lines, fmt.Sprintf("The master has just started and still learns what runs; all is known in %s.", h.Span(o.RetryAfter)))

@@ -60,7 +60,7 @@ func newFake() *fakeMaster {
 	f.alarms = []Alarm{
 		{ID: 5, Severity: Warning, Kind: "desktop-hung", Object: "bob", Since: fakeStart, Last: fakeStart.Add(time.Minute), Count: 3, Text: "The desktop of bob on server 1 hangs.",
 			Cleared: fakeStart.Add(time.Hour), Acked: fakeStart.Add(time.Minute), AckedBy: "alice", Note: "restarted"},
-		{ID: 7, Severity: Critical, Kind: "server-lost", Object: "3", Since: fakeStart, Last: fakeStart, Count: 1, Text: "Server 3 (sat3) has been away since 08:14:47.",
+		{ID: 7, Severity: Critical, Kind: "server-lost", Object: "3", Since: fakeStart, Last: fakeStart, Count: 1, Text: "Server 3 (sat3) is lost: without a link for more than 15 s.",
 			Help: `"server 3" shows it`},
 	}
 	for range 3 {

@@ -112,7 +112,7 @@ func (h *Hub) judge(c *cluster.Cluster, now time.Time, id uint64) {
 	switch {
 	case lost == told:
 	case lost:
-		h.cfg.Event("server.lost", fmt.Sprintf("Server %d (%s) has been away for %v%s.", id, s.Name, LostAfter, unknown(sessions)),
+		h.cfg.Event("server.lost", fmt.Sprintf("Server %d (%s) is lost: without a link for more than %d s%s.", id, s.Name, LostAfter/time.Second, unknown(sessions)),
 			append(serverPairs(id, s.Name), monitor.Pair{Key: "sessions", Value: sessions})...)
 	default:
 		h.cfg.Event("server.away", fmt.Sprintf("Server %d (%s) is away, out of service and empty: nobody misses it.", id, s.Name), serverPairs(id, s.Name)...)
