@@ -50,7 +50,7 @@ func (i *idle) Lease(time.Duration, time.Duration) {}
 // servers: see TestRealTrust.
 func TestTrustOf10000Servers(t *testing.T) {
 	t.Parallel()
-	const servers, connected = 10000, 6
+	const servers, connected = 10000, 4
 	dir := filepath.Join(t.TempDir(), "pki")
 	if _, err := masterhost.Init(dir, time.Now()); err != nil {
 		t.Fatal(err)
@@ -124,11 +124,11 @@ func TestTrustOf10000Servers(t *testing.T) {
 		}
 		t.Logf("%s: %v", what, time.Since(began))
 	}
-	until("when their links open", 30*time.Second, servers)
+	until("when their links open", 2*time.Minute, servers)
 	if got := strings.Join(ask(admin, "forgetserver 5000"), "\n"); !strings.Contains(got, "forgotten") {
 		t.Fatal(got)
 	}
-	until("after a revocation", 20*time.Second, servers+connected-1)
+	until("after a revocation", 2*time.Minute, servers+connected-1)
 	if got := strings.Join(ask(admin, "server 10001"), "\n"); !strings.Contains(got, fmt.Sprintf("Trust bundle  version %d", all[0].Version())) {
 		t.Errorf("got %s", got)
 	}

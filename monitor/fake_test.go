@@ -412,6 +412,13 @@ func (f *fakeMaster) SetLogLevel(_ context.Context, level string) error {
 	return nil
 }
 
+// managerPassword is the one that was set.
+func (f *fakeMaster) managerPassword() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.password
+}
+
 func (f *fakeMaster) SetManagerPassword(_ context.Context, password string) error {
 	if len(password) < 8 {
 		return Errorf(553, []Pair{{"key", "password"}}, "the password has %d characters, at least 8 are needed", len(password))

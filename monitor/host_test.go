@@ -22,8 +22,8 @@ func TestManagerPassword(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	if f.password != ` # "q9 quoted" ` {
-		t.Errorf("the password is %q", f.password)
+	if f.managerPassword() != ` # "q9 quoted" ` {
+		t.Errorf("the password is %q", f.managerPassword())
 	}
 	s.want("managerpassword q9now", `501 bad-arguments usage=managerpassword msg="\"q9now\" is too much"`)
 	ts.stop()
@@ -114,8 +114,8 @@ func TestManagerPasswordCutOff(t *testing.T) {
 	if code, _, _ := s.line(); code != "331" {
 		t.Errorf("got %s, want 331", code)
 	}
-	if a := s.reply(); a.code != "444" || f.password != "" {
-		t.Errorf("got %s %s, the password is %q", a.code, a.end, f.password)
+	if a := s.reply(); a.code != "444" || f.managerPassword() != "" {
+		t.Errorf("got %s %s, the password is %q", a.code, a.end, f.managerPassword())
 	}
 }
 
@@ -143,7 +143,7 @@ func TestConsoleManagerPassword(t *testing.T) {
 	raw, err := os.ReadFile(history)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err != nil || strings.Contains(string(raw), "xyzzy") || strings.Contains(s.all, "xyzzy-12") || f.password != "xyzzy-12" {
-		t.Errorf("the password is %q, the history %q (%v), the screen:\n%s", f.password, raw, err, s.all)
+	if err != nil || strings.Contains(string(raw), "xyzzy") || strings.Contains(s.all, "xyzzy-12") || f.managerPassword() != "xyzzy-12" {
+		t.Errorf("the password is %q, the history %q (%v), the screen:\n%s", f.managerPassword(), raw, err, s.all)
 	}
 }
