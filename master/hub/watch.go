@@ -34,7 +34,8 @@ type seen struct {
 // absence is a time without a link.
 type absence struct {
 	since time.Time
-	told  bool // that the server is lost
+	told  bool      // that the server is lost
+	said  time.Time // when it was last told again that nobody misses it
 }
 
 func (w *watched) forget(server uint64) {
@@ -107,15 +108,21 @@ func (h *Hub) judge(c *cluster.Cluster, now time.Time, id uint64) {
 	sessions, _ := c.Counts(id)
 	lost := now.Sub(s.Since) >= LostAfter && missed(s.State, sessions)
 	told := x.told
+	tell := h.cfg.Event
+	if lost == told && !lost && now.Sub(s.Since) >= LostAfter && now.Sub(x.said) >= tellAgain {
+		tell, x.said = h.cfg.Again, now
+	} else if lost == told {
+		tell = nil
+	}
 	x.told = lost
 	h.watched.away[id] = x
 	switch {
-	case lost == told:
+	case tell == nil:
 	case lost:
 		h.cfg.Event("server.lost", fmt.Sprintf("Server %d (%s) is lost: without a link for more than %d s%s.", id, s.Name, LostAfter/time.Second, unknown(sessions)),
 			append(serverPairs(id, s.Name), monitor.Pair{Key: "sessions", Value: sessions})...)
 	default:
-		h.cfg.Event("server.away", fmt.Sprintf("Server %d (%s) is away, out of service and empty: nobody misses it.", id, s.Name), serverPairs(id, s.Name)...)
+		tell("server.away", fmt.Sprintf("Server %d (%s) is away, out of service and empty: nobody misses it.", id, s.Name), serverPairs(id, s.Name)...)
 	}
 }
 
