@@ -50,6 +50,7 @@ func chaosMasterKills(t *testing.T, p plan) {
 		l.compare()
 		if with != nil {
 			c.owned(with)
+			began = time.Now() // what we have looked at meanwhile is not the programs' time
 			with.start()
 		}
 		for n := range c.sats {
@@ -116,9 +117,10 @@ func (c *chaosCluster) owned(down *daemon) {
 			known = append(known, f[8])
 		}
 	}
-	n := 0
+	n, lives := 0, c.lives()
 	for _, line := range c.desktops() {
-		if !strings.Contains(line, "snap"+down.name+"/") && !c.lives0(sessionOf(line), down.name) {
+		runs := slices.ContainsFunc(lives, func(l *life) bool { return l.session == sessionOf(line) && l.host == down.name })
+		if !strings.Contains(line, "snap"+down.name+"/") && !runs {
 			continue
 		}
 		n++
@@ -127,11 +129,6 @@ func (c *chaosCluster) owned(down *daemon) {
 		}
 	}
 	c.note("%d desktops on %s are in the master's book", n, down.name)
-}
-
-// lives0 tells whether a session runs on a host, by its own word.
-func (c *chaosCluster) lives0(session, host string) bool {
-	return slices.ContainsFunc(c.lives(), func(l *life) bool { return l.session == session && l.host == host })
 }
 
 // pause waits for a random time: the instant of the next fault.

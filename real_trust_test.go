@@ -188,8 +188,8 @@ func TestRealRotateCA(t *testing.T) {
 	r := newReal(t)
 	m := r.master(nil, "")
 	r.satellite(1, nil, "")
+	r.win4(0, 1, "alice") // while there is no other place
 	s2 := r.satellite(2, nil, "")
-	r.win4(0, 1, "alice")
 	before, _ := r.rootOf(r.path("master/pki"), wire.Master)
 	token := shownToken(t, r.admin("createtoken", "server=sat9"))
 	old := r.path("old")
