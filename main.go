@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -26,6 +25,7 @@ import (
 	"verdecmd/satellite"
 	"verdecmd/satellite/sim"
 	"verdecmd/settings"
+	"verdecmd/settings/service"
 )
 
 // version is set at build time.
@@ -60,7 +60,7 @@ func run(args []string) int {
 		return e.ExitCode()
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v%s%s\n", name, err, asRoot(err), byUnit(err))
+		fmt.Fprintf(os.Stderr, "%s: %v%s%s\n", name, err, asRoot(err), service.Protected(err))
 		return 1
 	}
 	return 0
@@ -73,15 +73,6 @@ func asRoot(err error) string {
 		return ""
 	}
 	return "; you are not root: try it as root"
-}
-
-// byUnit says to who was started by systemd that its unit may be what keeps a
-// directory from being written to.
-func byUnit(err error) string {
-	if !errors.Is(err, syscall.EROFS) || os.Getenv("INVOCATION_ID") == "" {
-		return ""
-	}
-	return "; the unit protects all directories but those in its ReadWritePaths: add yours by systemctl edit"
 }
 
 // parseError is how the flags say that a value is not a number.

@@ -143,11 +143,7 @@ func TestRealRevoked(t *testing.T) {
 	r := newReal(t)
 	m := r.master(nil, "")
 	const password = "a planted password"
-	c := exec.Command("verdecmon", "-s", r.path("sock"))
-	c.Stdin = strings.NewReader("managerpassword\n" + password + "\n")
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("managerpassword: %v: %s", err, out)
-	}
+	r.password(password)
 	sat := r.satellite(1, nil, "")
 	stolen, err := wire.Load(r.path("ksat1"), wire.Satellite)
 	check(t, err)

@@ -169,8 +169,8 @@ func TestRealTrust(t *testing.T) {
 	}
 }
 
-// root is the authority that has issued the certificate of the nth satellite,
-// and trusts how many it trusts.
+// rootOf is the authority that has issued the certificate in a directory, and
+// how many authorities are trusted there.
 func (r *real) rootOf(dir string, role wire.Role) (root string, trusts int) {
 	r.t.Helper()
 	c, err := wire.Load(dir, role)

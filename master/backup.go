@@ -7,12 +7,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
 	"verdecmd/master/job"
 	"verdecmd/master/store"
 	"verdecmd/monitor"
+	"verdecmd/settings/service"
 )
 
 // backupAction is the action of the job.
@@ -48,7 +50,7 @@ func (m *Master) copyTo(path string, again bool) job.Func {
 		case errors.Is(err, store.ErrNoSpace):
 			return failed(452, err.Error())
 		case err != nil && !errors.Is(err, fs.ErrExist):
-			return failed(555, err.Error())
+			return failed(555, err.Error()+service.Protected(err))
 		}
 		var size int64
 		if at, err := os.Stat(path); err == nil {
@@ -74,6 +76,9 @@ func backupPath(path string) (string, error) {
 	if err != nil {
 		return bad("the directory cannot be used: %v", err)
 	}
+	if private(dir, "/proc/self/mountinfo") {
+		return bad("the unit gives the master %s of its own, which is gone with the service: choose another directory, such as /var/lib/win4linpro", dir)
+	}
 	for at := dir; ; at = filepath.Dir(at) {
 		info, err := os.Stat(at)
 		if err != nil {
@@ -97,4 +102,14 @@ func backupPath(path string) (string, error) {
 		return "", &monitor.Error{Code: 551, Pairs: []monitor.Pair{{Key: "kind", Value: "file"}, {Key: "id", Value: path}}, Text: fmt.Sprintf("%s is there already; name another file.", path)}
 	}
 	return path, nil
+}
+
+// private tells whether a directory is in a /tmp that systemd has made for this
+// service alone (PrivateTmp=): what is written there nobody else sees.
+func private(dir, mountinfo string) bool {
+	if !strings.HasPrefix(dir+"/", "/tmp/") && !strings.HasPrefix(dir+"/", "/var/tmp/") {
+		return false
+	}
+	b, err := os.ReadFile(mountinfo)
+	return err == nil && strings.Contains(string(b), "/systemd-private-")
 }

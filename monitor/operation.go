@@ -99,7 +99,7 @@ func operationCommands(t *Table, b Backend) []Entry {
 		About: []string{"Writes a verified copy of the database as it is at one instant, while the master goes",
 			"on working. The file has mode 0600. It can take the place of the database while the",
 			"master is stopped."},
-		Example: "backup /root/verdecmd-backup.db",
+		Example: "backup /var/lib/win4linpro/monday.db",
 		See:     []string{"jobs"},
 		Run:     func(ctx context.Context, c *Call) (Reply, error) { return backup(ctx, c, b) },
 	}, {

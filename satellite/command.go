@@ -143,10 +143,10 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 		SSH: &host.SSH{Dir: v.String(settings.SSHDir), On: v.Bool(settings.SSHKeys), Name: creds.Identity.Name}})
 	renewer := host.NewRenewer(host.RenewerConfig{Credentials: creds, Dir: keys, Masters: masters, Install: trust.Install, Log: hostLog})
 	peer := host.NewPeer(host.PeerConfig{Credentials: creds, Listen: find.Peers, Version: version, Trust: trust.Version, Locks: host.NewLockTrial(v), Log: hostLog,
-		Only: func(l net.Listener, setting string) net.Listener {
+		Only: func(l net.Listener, by []string) net.Listener {
 			return find.Only(l, func(from, over string) {
-				hostLog.Warn().Str("from", from).Str("interface", over).Msg("a connection over another network than that of " + setting + " is refused")
-			}, setting)
+				hostLog.Warn().Str("from", from).Str("interface", over).Strs("settings", by).Msg("a connection over another network than that of the settings is refused")
+			}, by...)
 		},
 		May: func(_ context.Context, who wire.Identity, _ string) (bool, string) {
 			return host.Allowed(v.Bool(settings.Relocation), v.Words(settings.RelocationHosts), who.Name, trust.Member(who.ID))

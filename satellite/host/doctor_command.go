@@ -132,18 +132,19 @@ func credentials(v *settings.Values) (*wire.Credentials, error) {
 
 // readSurvey reads what "doctor --json" has written on another host.
 func readSurvey(path string) (Survey, error) {
+	const fix = "make it on another host by: verdecmd doctor --json > FILE"
 	f, err := os.Open(path)
 	if err != nil {
-		return Survey{}, err
+		return Survey{}, fmt.Errorf("--against: %w; %s", err, fix)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxDocument+1))
 	if err != nil {
-		return Survey{}, err
+		return Survey{}, fmt.Errorf("--against: %w; %s", err, fix)
 	}
 	s, err := parseDocument(data)
 	if err != nil {
-		return s, fmt.Errorf("%s: %w; make it on another host by: verdecmd doctor --json > FILE", path, err)
+		return s, fmt.Errorf("--against: %s: %w; %s", path, err, fix)
 	}
 	return s, nil
 }

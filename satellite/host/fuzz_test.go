@@ -18,7 +18,7 @@ func shown(t *testing.T, s Survey) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if bytes.ContainsFunc(b, unicode.IsControl) || len(s.Accounts) > maxList || len(s.Bridges) > maxList || len(s.Settings) > maxFindings {
+	if bytes.ContainsFunc(b, unicode.IsControl) || len(s.Accounts) > maxList || len(s.Bridges) > maxList || len(s.Settings) > maxTexts {
 		t.Fatalf("got %s", b)
 	}
 	m := fit()

@@ -19,6 +19,7 @@ import (
 const (
 	maxText     = 500 // bytes of one text
 	maxFindings = 64
+	maxTexts    = 64 // texts of one list, entries of one map
 	maxList     = 500
 )
 
@@ -151,7 +152,7 @@ func fromProto(s *pb.Survey) Survey {
 func (s Survey) clean() Survey {
 	text := func(p *string) { *p = wire.Clean(*p, maxText) }
 	texts := func(all []string) []string {
-		all = append([]string(nil), all[:min(len(all), maxFindings)]...)
+		all = append([]string(nil), all[:min(len(all), maxTexts)]...)
 		for i := range all {
 			text(&all[i])
 		}
@@ -177,7 +178,7 @@ func (s Survey) clean() Survey {
 func cleanMap(m map[string]string) map[string]string {
 	out := map[string]string{}
 	for k, v := range m {
-		if len(out) < maxFindings {
+		if len(out) < maxTexts {
 			out[wire.Clean(k, maxText)] = wire.Clean(v, maxText)
 		}
 	}

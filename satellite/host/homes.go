@@ -86,8 +86,8 @@ func measurePeople(ctx context.Context, db accountsDB, desktopName string, roots
 			return nil, err
 		}
 		u := users[name]
-		if owner, ok := p.owner(u.Home, u.UID); ok {
-			p.add(Home{Name: u.Name, Dir: u.Home, Owner: owner}, &u)
+		if owner, group, ok := p.owner(u.Home, u.UID); ok {
+			p.add(Home{Name: u.Name, Dir: u.Home, Owner: owner, Group: group}, &u)
 			if d := filepath.Dir(u.Home); d != "/" && !slices.Contains(p.roots, d) {
 				p.roots = append(p.roots, d)
 			}
@@ -114,12 +114,12 @@ func (p *people) add(h Home, u *account.User) {
 	}
 }
 
-// owner tells who owns a home, if there is a desktop in it. Where root may not
+// owner tells whose a home is, if there is a desktop in it. Where root may not
 // look into it, as on many file servers, its owner looks.
-func (p *people) owner(home string, uid uint32) (owner uint32, ok bool) {
+func (p *people) owner(home string, uid uint32) (owner, group uint32, ok bool) {
 	var st unix.Stat_t
 	if unix.Stat(home, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return 0, false
+		return 0, 0, false
 	}
 	look := func() error {
 		_, err := os.Lstat(filepath.Join(home, p.desktop))
@@ -131,7 +131,7 @@ func (p *people) owner(home string, uid uint32) (owner uint32, ok bool) {
 			err = desktop.User{Name: home, UID: id, GID: st.Gid}.Do(look)
 		}
 	}
-	return st.Uid, err == nil
+	return st.Uid, st.Gid, err == nil
 }
 
 // unknown looks for homes of which no account was told.
@@ -148,8 +148,8 @@ func (p *people) unknown(ctx context.Context) error {
 			if _, known := p.found[dir]; known || ctx.Err() != nil {
 				continue
 			}
-			if owner, ok := p.owner(dir, 0); ok && owner != 0 {
-				p.add(Home{Name: name, Dir: dir, Owner: owner}, nil)
+			if owner, group, ok := p.owner(dir, 0); ok && owner != 0 {
+				p.add(Home{Name: name, Dir: dir, Owner: owner, Group: group}, nil)
 				dirs = append(dirs, dir)
 			}
 		}

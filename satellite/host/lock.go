@@ -127,7 +127,7 @@ func hold(ctx context.Context, program []string, dir string, homes []Home) (*hel
 	err = h.create()
 	if (errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS)) && len(homes) > 0 && os.Geteuid() == 0 {
 		h.dir, h.shared = homes[0].Dir, false
-		h.user = desktop.User{Name: homes[0].Name, UID: homes[0].Owner, GID: homes[0].Owner}
+		h.user = desktop.User{Name: homes[0].Name, UID: homes[0].Owner, GID: homes[0].Group}
 		sweepAs(h.user, h.dir, lockPrefix+name+"-")
 		err = h.user.Do(h.create)
 	}

@@ -68,7 +68,7 @@ func mountLoose(t *testing.T, s *looseServer) (dir string, home Home) {
 			t.Error(err)
 		}
 	})
-	return dir, Home{Name: "alice", Dir: filepath.Join(dir, "alice"), Owner: 31000}
+	return dir, Home{Name: "alice", Dir: filepath.Join(dir, "alice"), Owner: 31000, Group: 31000}
 }
 
 // V-22: locks are believed only when another process is really refused. The

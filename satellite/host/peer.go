@@ -30,9 +30,9 @@ type PeerConfig struct {
 	// Listen says where to wait for other satellites. It fails while the network
 	// is not up yet, and is asked again.
 	Listen func(context.Context) (address.Peers, error)
-	// Only closes a listener to other networks than that of the setting. It may
-	// be nil.
-	Only    func(l net.Listener, setting string) net.Listener
+	// Only closes a listener to other networks than those of the settings by
+	// which it listens. It may be nil.
+	Only    func(l net.Listener, by []string) net.Listener
 	Version string
 	Trust   func() uint64 // version of the bundle in force
 	Locks   *LockTrial
@@ -105,8 +105,9 @@ func (p *Peer) serve(ctx context.Context) error {
 	pb.RegisterPeerServer(server, p)
 	g, ctx := errgroup.WithContext(ctx)
 	var all []net.Listener
-	for i, a := range at.Listen {
-		l, err := net.Listen("tcp", a)
+	var open []string
+	for _, port := range at.Ports {
+		l, err := net.Listen("tcp", port.Listen)
 		if err != nil {
 			for _, l := range all {
 				l.Close()
@@ -114,8 +115,9 @@ func (p *Peer) serve(ctx context.Context) error {
 			return err
 		}
 		if p.cfg.Only != nil {
-			l = p.cfg.Only(l, at.Settings[i])
+			l = p.cfg.Only(l, port.Settings)
 		}
+		open = append(open, port.Listen)
 		all = append(all, wire.Limit(l, wire.Bounds{Total: peerConns, PerAddress: peerPerAddress, Report: report}))
 	}
 	for _, l := range all {
@@ -129,7 +131,7 @@ func (p *Peer) serve(ctx context.Context) error {
 	if was := p.address.Swap(&at.Peer); was == nil || *was != at.Peer {
 		p.reached()
 	}
-	p.cfg.Log.Info().Strs("listen", at.Listen).Str("address", at.Peer).Msg("waiting for other satellites")
+	p.cfg.Log.Info().Strs("listen", open).Str("address", at.Peer).Msg("waiting for other satellites")
 	err = g.Wait()
 	if errors.Is(err, grpc.ErrServerStopped) {
 		return nil

@@ -41,7 +41,7 @@ func newPeerRig(t *testing.T) *peerRig {
 	r.peer = NewPeer(PeerConfig{Credentials: r.trust.cfg.Credentials, Version: "1.0", Trust: r.trust.Version,
 		Locks: &LockTrial{roots: func() []string { return []string{r.homes} }, free: make(chan struct{}, locksAtOnce)},
 		Listen: func(context.Context) (address.Peers, error) {
-			return address.Peers{Listen: []string{at}, Peer: at}, nil
+			return address.Peers{Ports: []address.Port{{Listen: at}}, Peer: at}, nil
 		},
 		May: func(_ context.Context, who wire.Identity, from string) (bool, string) {
 			return who.Name == "sat2", who.Name + " from " + from
@@ -203,7 +203,7 @@ func TestPeerListensLater(t *testing.T) {
 	tried := make(chan struct{}, 100)
 	at := func(context.Context) (address.Peers, error) {
 		tried <- struct{}{}
-		return address.Peers{Listen: []string{"127.0.0.1:0", taken.Addr().String()}, Peer: taken.Addr().String()}, nil
+		return address.Peers{Ports: []address.Port{{Listen: "127.0.0.1:0"}, {Listen: taken.Addr().String()}}, Peer: taken.Addr().String()}, nil
 	}
 	p := NewPeer(PeerConfig{Credentials: tr.cfg.Credentials, Trust: tr.Version, Listen: at, Log: zerolog.Nop()})
 	ctx, cancel := context.WithCancel(t.Context())

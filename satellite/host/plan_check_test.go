@@ -22,7 +22,7 @@ func fit() Measured {
 		Names: &Names{Host: "sat1", IPs: []string{"192.0.2.11"}, Own: true, Back: []string{"sat1.example.com"},
 			Masters: []Name{{Name: "master", IPs: []string{"192.0.2.1"}}}},
 		Address: &Address{Text: "sat1.example.com", IPs: []string{"192.0.2.11"}, Own: true},
-		People:  &People{Homes: []Home{{"alice", "/home/alice", 1001}}, Here: map[string]Account{"alice": {"alice", 1001, 1001, "/home/alice"}}},
+		People:  &People{Homes: []Home{{"alice", "/home/alice", 1001, 1001}}, Here: map[string]Account{"alice": {"alice", 1001, 1001, "/home/alice"}}},
 		Locks:   &Locks{Dir: "/home", Excludes: true, Peers: []PeerLock{{Name: "sat2", Found: true, Excludes: true}}},
 		Snap:    &Snap{Dir: "/snap", Kind: "local", Free: 100 << 30, Reserve: 2 << 30},
 		Cards:   []Card{{"eth0", "to the master", 1000}, {"wlan9", "to clients", 0}},
@@ -71,7 +71,7 @@ func TestCheck(t *testing.T) {
 		"V-43: the homes have other owners":    {own: func(x m) { x.People.Homes[0].Owner = 1005 }, check: checkAccounts, level: Fail, has: "alice has UID 1001 here, and /home/alice belongs to 1005"},
 		"V-20: the homes and another host say that this one is wrong": {own: func(x m) { x.People.Homes[0].Owner = 1005 }, other: func(x o) { x.Accounts[0].UID = 1005 },
 			check: checkAccounts, level: Fail, hard: true, has: "1005:1001 on sat2"},
-		"V-43: a home of nobody":       {own: func(x m) { x.People.Homes = append(x.People.Homes, Home{"zoe", "/home/zoe", 1009}) }, check: checkAccounts, level: Fail, has: "/home/zoe has a desktop and belongs to UID 1009"},
+		"V-43: a home of nobody":       {own: func(x m) { x.People.Homes = append(x.People.Homes, Home{"zoe", "/home/zoe", 1009, 1009}) }, check: checkAccounts, level: Fail, has: "/home/zoe has a desktop and belongs to UID 1009"},
 		"the directory server is dead": {own: func(x m) { x.People, x.Failed = nil, map[string]string{checkAccounts: "no answer within 30 s"} }, check: checkAccounts, level: Fail, has: "LDAP"},
 
 		"the clock a little off":       {own: func(x m) { x.Answer.Offset = -1100 * time.Millisecond }, check: checkClock, level: Warn, has: "-1.100 s"},

@@ -92,6 +92,7 @@ type Home struct {
 	Name  string // of its user
 	Dir   string
 	Owner uint32 // of the directory
+	Group uint32 // the same
 }
 
 // Locks is how POSIX locks behave where the homes are.

@@ -15,7 +15,13 @@ import (
 // there (V-32), and at the settings, which nobody else may write.
 func measureKeys(v *settings.Values) ([]Secret, error) {
 	pki := settings.PKI(v)
-	paths := []string{filepath.Join(pki, wire.IdentityFile), filepath.Join(pki, "ca.key"), filepath.Join(settings.MasterDir(v), "verdecmd.db")}
+	paths := []string{filepath.Join(pki, wire.IdentityFile), filepath.Join(settings.MasterDir(v), "verdecmd.db")}
+	// While one authority takes the place of another there are several.
+	authorities, err := filepath.Glob(filepath.Join(pki, "ca*.key"))
+	if err != nil {
+		return nil, err
+	}
+	paths = append(paths, authorities...)
 	if own := PKI(v); own != pki {
 		paths = append(paths, filepath.Join(own, wire.IdentityFile))
 	}

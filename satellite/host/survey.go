@@ -20,9 +20,8 @@ func (d *doctor) survey(ctx context.Context) {
 	v, m := d.cfg.Settings, &d.m
 	s := &m.Survey
 	s.Version, s.Settings = d.cfg.Version, settings.Same(v)
-	m.Network, _ = strings.CutPrefix(v.String(settings.Network), "bridge:")
-	if m.Network == v.String(settings.Network) {
-		m.Network = ""
+	if bridge, ok := strings.CutPrefix(v.String(settings.Network), "bridge:"); ok {
+		m.Network = bridge
 	}
 	m.Self = uint32(os.Geteuid())
 	facts, _ := load.New("", "/").Facts() // what is missing stays empty
@@ -105,6 +104,7 @@ func (d *doctor) homes(ctx context.Context) {
 	if len(homes) > 0 {
 		root = filepath.Dir(homes[0].Dir)
 		if !look(homes[0].Dir, true) {
+			d.measurer.fail(checkLocks, "not looked at, since "+homes[0].Dir+" cannot be")
 			return
 		}
 	}

@@ -137,12 +137,17 @@ func (f Finder) Public(ctx context.Context, hostname string) (address string, re
 
 // Peers is where this satellite waits for others.
 type Peers struct {
-	Listen   []string // host:port, each once; one or two
-	Settings []string // by which setting, for each of them
+	Ports []Port // each once; one or two
 	// Peer and Migration are what others are told, as host:port: where this
 	// satellite is reached, and where desktops and images are sent to.
 	Peer, Migration string
 	Remarks         []string // warnings for the log
+}
+
+// Port is where to listen.
+type Port struct {
+	Listen   string   // host:port
+	Settings []string // by which settings; see Only
 }
 
 // Peers follows WIN4_PEER_LISTEN, where it is empty the way to the master, and
@@ -152,7 +157,7 @@ func (f Finder) Peers(ctx context.Context) (Peers, error) {
 	if err != nil {
 		return Peers{}, err
 	}
-	p := Peers{Listen: []string{listen}, Settings: []string{settings.PeerListen}, Peer: tell, Migration: tell, Remarks: remarks}
+	p := Peers{Ports: []Port{{listen, []string{settings.PeerListen}}}, Peer: tell, Migration: tell, Remarks: remarks}
 	if f.Values.String(settings.MigrationAddr) == "" {
 		return p, nil
 	}
@@ -161,8 +166,10 @@ func (f Finder) Peers(ctx context.Context) (Peers, error) {
 		return Peers{}, err
 	}
 	p.Migration = tell
-	if listen != p.Listen[0] {
-		p.Listen, p.Settings, p.Remarks = append(p.Listen, listen), append(p.Settings, settings.MigrationAddr), append(p.Remarks, remarks...)
+	if first := &p.Ports[0]; listen == first.Listen {
+		first.Settings = append(first.Settings, settings.MigrationAddr)
+	} else {
+		p.Ports, p.Remarks = append(p.Ports, Port{listen, []string{settings.MigrationAddr}}), append(p.Remarks, remarks...)
 	}
 	return p, nil
 }

@@ -9,10 +9,12 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -87,4 +89,13 @@ func (m *Manager) Watch(ctx context.Context, alive func()) {
 		case <-tick.C:
 		}
 	}
+}
+
+// Protected says to whom systemd has started, after an error of writing, that the
+// unit may be what keeps a directory from being written to; else nothing.
+func Protected(err error) string {
+	if !errors.Is(err, syscall.EROFS) || os.Getenv("INVOCATION_ID") == "" {
+		return ""
+	}
+	return "; the unit protects all directories but those in its ReadWritePaths: add yours by systemctl edit"
 }
