@@ -169,7 +169,7 @@ func (a *Authority) Credentials(role Role, name string, now time.Time, life time
 	if err != nil {
 		return nil, err
 	}
-	return newCredentials(a.CertPEM, own)
+	return Parse(a.CertPEM, own, role)
 }
 
 func marshalKey(key *ecdsa.PrivateKey) ([]byte, error) {

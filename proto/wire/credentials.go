@@ -54,27 +54,52 @@ type live struct {
 // directory. Whether they are still valid is checked by Check, so that a
 // daemon can start with an expired certificate and say so.
 func Load(dir string, want Role) (*Credentials, error) {
-	fix := `register this host with "verdecmd register", or make them on the master with "verdecmd enrol NAME" and copy them here`
-	if want == Master {
-		fix = `make them with "verdecmd init"`
-	}
+	fix := fixOf(want)
 	caPEM, err := read(filepath.Join(dir, CAFile), 0o022, fix)
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, IdentityFile)
-	ownPEM, err := read(path, 0o077, fix)
+	ownPEM, err := read(filepath.Join(dir, IdentityFile), 0o077, fix)
 	if err != nil {
 		return nil, err
 	}
-	c, err := newCredentials(caPEM, ownPEM)
+	c, err := Parse(caPEM, ownPEM, want)
 	if err != nil {
 		return nil, fmt.Errorf("credentials in %s: %w", dir, err)
 	}
-	if c.Identity.Role != want {
-		return nil, fmt.Errorf("%s is the certificate of a %s, a %s needs its own: %s", path, c.Identity.Role, want, fix)
-	}
 	return c, nil
+}
+
+// Parse is Load without the files: what CAFile and IdentityFile hold. No error
+// quotes it.
+func Parse(caPEM, ownPEM []byte, want Role) (*Credentials, error) {
+	roots, err := parseRoots(caPEM)
+	if err != nil {
+		return nil, err
+	}
+	own, leaf, err := parseOwn(ownPEM)
+	if err != nil {
+		return nil, err
+	}
+	id, err := IdentityOf(leaf)
+	if err != nil {
+		return nil, err
+	}
+	if issuer(leaf, roots) == nil {
+		return nil, fmt.Errorf("%s and %s are of two clusters: register this host again, or copy both files from one enrolment", IdentityFile, CAFile)
+	}
+	if id.Role != want {
+		return nil, fmt.Errorf("%s is the certificate of a %s, a %s needs its own: %s", IdentityFile, id.Role, want, fixOf(want))
+	}
+	return &Credentials{Identity: id, live: &live{own: own, leaf: leaf, roots: roots}}, nil
+}
+
+// fixOf is what to do where a machine with that role has no credentials.
+func fixOf(want Role) string {
+	if want == Master {
+		return `make them with "verdecmd init"`
+	}
+	return `register this host with "verdecmd register", or make them on the master with "verdecmd enrol NAME" and copy them here`
 }
 
 // read returns a file that is not looser than allowed.
@@ -118,26 +143,6 @@ func Owned(path string, info fs.FileInfo) error {
 		return nil
 	}
 	return fmt.Errorf("%s belongs to uid %d, who can read and replace it: chown root:root %s", path, st.Uid, path)
-}
-
-// newCredentials parses both files. The error never quotes them.
-func newCredentials(caPEM, ownPEM []byte) (*Credentials, error) {
-	roots, err := parseRoots(caPEM)
-	if err != nil {
-		return nil, err
-	}
-	own, leaf, err := parseOwn(ownPEM)
-	if err != nil {
-		return nil, err
-	}
-	id, err := IdentityOf(leaf)
-	if err != nil {
-		return nil, err
-	}
-	if issuer(leaf, roots) == nil {
-		return nil, fmt.Errorf("%s and %s are of two clusters: register this host again, or copy both files from one enrolment", IdentityFile, CAFile)
-	}
-	return &Credentials{Identity: id, live: &live{own: own, leaf: leaf, roots: roots}}, nil
 }
 
 // parseOwn reads a certificate with its key.

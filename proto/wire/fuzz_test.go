@@ -32,7 +32,7 @@ func certificates(f *testing.F, now time.Time) (a *Authority, own []byte) {
 func FuzzPeer(f *testing.F) {
 	now := time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)
 	a, own := certificates(f, now)
-	c, err := newCredentials(a.CertPEM, own)
+	c, err := Parse(a.CertPEM, own, Satellite)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func FuzzFiles(f *testing.F) {
 		} else if _, err := a.Issue(Identity{Role: Master, ID: NewUUID(), Name: "m"}, time.Now(), time.Hour); err != nil {
 			t.Errorf("an authority that issues nothing: %v", err)
 		}
-		c, err := newCredentials(ca, own)
+		c, err := Parse(ca, own, Satellite)
 		if err != nil {
 			if secret(err) {
 				t.Errorf("credentials: %q", err)

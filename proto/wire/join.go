@@ -20,10 +20,9 @@ import (
 // proves nothing until the fingerprint is compared with one that came another
 // way: from the administrator, or in a token.
 type Shown struct {
-	Cluster             string   // UUID
-	Fingerprint         [32]byte // of the authority, see Authority.Fingerprint
-	Name                string   // of the master, for people
-	NotBefore, NotAfter time.Time
+	Cluster     string   // UUID
+	Fingerprint [32]byte // of the authority, see Authority.Fingerprint
+	Name        string   // of the master, for people
 }
 
 // errNoAuthority is what a master before this version, or another program,
@@ -97,7 +96,7 @@ func joining(now func() time.Time, root func([]*x509.Certificate) (*x509.Certifi
 				if err != nil {
 					return err
 				}
-				*shown = Shown{Cluster: cluster, Fingerprint: sha256.Sum256(ca.Raw), Name: id.Name, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter}
+				*shown = Shown{Cluster: cluster, Fingerprint: sha256.Sum256(ca.Raw), Name: id.Name}
 			}
 			return nil
 		},

@@ -1,9 +1,9 @@
 package wire
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 )
@@ -23,12 +23,16 @@ func (c *Credentials) PeerRoot(ctx context.Context) string {
 		return ""
 	}
 	c.live.mu.RLock()
-	defer c.live.mu.RUnlock()
-	for _, r := range c.live.roots {
-		// The handshake has verified the signature; this tells which one it was.
-		if len(r.SubjectKeyId) > 0 && bytes.Equal(r.SubjectKeyId, leaf.AuthorityKeyId) {
-			return RootName(r.Raw)
-		}
+	roots := c.live.roots // another one is put there, it never changes
+	c.live.mu.RUnlock()
+	return rootOf(leaf, roots)
+}
+
+// rootOf names the authority that has signed leaf; empty: none of roots has. The
+// signature is checked: the key identifier in leaf is the word of whoever made it.
+func rootOf(leaf *x509.Certificate, roots []*x509.Certificate) string {
+	if r := issuer(leaf, roots); r != nil {
+		return RootName(r.Raw)
 	}
 	return ""
 }
@@ -55,8 +59,5 @@ func (c *Credentials) Fits(identityPEM []byte) error {
 func (c *Credentials) OwnRoot() string {
 	c.live.mu.RLock()
 	defer c.live.mu.RUnlock()
-	if r := issuer(c.live.leaf, c.live.roots); r != nil {
-		return RootName(r.Raw)
-	}
-	return ""
+	return rootOf(c.live.leaf, c.live.roots)
 }

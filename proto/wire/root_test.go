@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"strings"
@@ -65,6 +66,35 @@ func TestPeerRoot(t *testing.T) {
 		}
 	}
 	a, b := call(credentials(old, "sat2")), call(credentials(next, "sat3"))
+	// One that the old key has signed in the name of the new authority: who signs
+	// chooses the key identifier.
+	posing := *next
+	parent := *next.cert
+	parent.PublicKey = old.key.Public()
+	posing.cert, posing.key = &parent, old.key
+	key, _, err := NewRequest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := posing.Sign(Identity{Role: Satellite, ID: NewUUID(), Name: "sat4"}, &key.PublicKey, nil, nil, time.Now(), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := IdentityPEM(cert.PEM, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	posed, err := Parse(append(bytes.Clone(old.CertPEM), next.CertPEM...), own, Satellite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(posed.live.leaf.AuthorityKeyId, next.cert.SubjectKeyId) {
+		t.Fatal("it does not pose as the new authority's")
+	}
+	c := call(posed)
+	if got, err := c(); err != nil || got != RootName(old.DER()) {
+		t.Errorf("the old key, as if it were the new one: got %.8s, %v; want %.8s", got, err, RootName(old.DER()))
+	}
 	for want, f := range map[*Authority]func() (string, error){old: a, next: b} {
 		if got, err := f(); err != nil || got != RootName(want.DER()) {
 			t.Errorf("got %.8s, %v; want %.8s", got, err, RootName(want.DER()))
@@ -73,8 +103,10 @@ func TestPeerRoot(t *testing.T) {
 	if err := server.SetRoots([][]byte{next.DER()}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a(); KindOf(err) != Denied || !strings.Contains(err.Error(), "is trusted no more") {
-		t.Errorf("after its authority was removed: %v", err)
+	for name, f := range map[string]func() (string, error){"plain": a, "posing as the new one": c} {
+		if _, err := f(); KindOf(err) != Denied || !strings.Contains(err.Error(), "is trusted no more") {
+			t.Errorf("%s, after its authority was removed: %v", name, err)
+		}
 	}
 	if got, err := b(); err != nil || got != RootName(next.DER()) {
 		t.Errorf("the other one: %.8s, %v", got, err)

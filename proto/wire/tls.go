@@ -23,7 +23,7 @@ const rejoinWithin = 365 * 24 * time.Hour
 var alpn = []string{"h2"}
 
 // ServerTLS is for the master's port: it admits satellites of the same cluster
-// and, for what Admission lets them do, those who want to become one.
+// and, for what admit lets them do, those who want to become one.
 func (c *Credentials) ServerTLS() *tls.Config {
 	t := c.server(Satellite, 0)
 	join := c.server(Satellite, 0)

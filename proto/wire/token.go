@@ -26,10 +26,10 @@ type Token struct {
 	Secret  [16]byte
 }
 
-const (
-	tokenPrefix = "vd1"
-	maxToken    = 1 << 10 // bytes that are looked at
-)
+// TokenPrefix is what every token begins with.
+const TokenPrefix = "vd1-"
+
+const maxToken = 1 << 10 // bytes that are looked at
 
 // NewToken makes a token with a new secret.
 func NewToken(cluster string, ca [32]byte, id uint64) Token {
@@ -40,7 +40,7 @@ func NewToken(cluster string, ca [32]byte, id uint64) Token {
 
 // String is the text that the administrator hands over. It is a secret.
 func (t Token) String() string {
-	s := fmt.Sprintf("%s-%s-%x-%d-%x", tokenPrefix, strings.ReplaceAll(t.Cluster, "-", ""), t.CA, t.ID, t.Secret)
+	s := fmt.Sprintf("%s%s-%x-%d-%x", TokenPrefix, strings.ReplaceAll(t.Cluster, "-", ""), t.CA, t.ID, t.Secret)
 	return s + "-" + tokenSum(s)
 }
 
@@ -66,8 +66,8 @@ func ParseToken(s string) (Token, error) {
 	switch {
 	case s == "":
 		return Token{}, errors.New("the token is empty")
-	case len(s) > maxToken || parts[0] != tokenPrefix:
-		return Token{}, errors.New(`this is no token: one begins with "vd1-", as createtoken shows it`)
+	case len(s) > maxToken || !strings.HasPrefix(s, TokenPrefix):
+		return Token{}, fmt.Errorf("this is no token: one begins with %q, as createtoken shows it", TokenPrefix)
 	case len(parts) < 6:
 		return Token{}, fmt.Errorf("the token is cut off: it has %d of 6 parts, copy all of it", len(parts))
 	case len(parts) > 6:

@@ -169,7 +169,7 @@ func TestRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := newCredentials(a.CertPEM, own)
+	c, err := Parse(a.CertPEM, own, Satellite)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ package wire
 
 import (
 	"crypto/tls"
+	"fmt"
 	"math"
 	"time"
 
@@ -119,6 +120,19 @@ func dialOptions(t *tls.Config) []grpc.DialOption {
 func Slot(p *pb.Pace) (interval, next time.Duration) {
 	interval = time.Duration(min(max(p.IntervalMs, 100), 3600_000)) * time.Millisecond
 	return interval, time.Duration(p.SlotMs)*time.Millisecond%interval + interval/100
+}
+
+// MaxSkew is how far two clocks may be apart without a word.
+const MaxSkew = 5 * time.Second
+
+// Apart says by how much a clock is off from another: "2m0s ahead of", where off
+// is negative "2m0s behind".
+func Apart(off time.Duration) string {
+	way := "ahead of"
+	if off < 0 {
+		way = "behind"
+	}
+	return fmt.Sprintf("%v %s", skew(off), way)
 }
 
 // skew is how far apart two clocks are, rounded for a message.
