@@ -94,20 +94,21 @@ func New(cfg Config) (*Satellite, error) {
 	}
 	if cfg.Trust != nil {
 		links.Trust = cfg.Trust
-		cfg.Trust.Connect(cfg.Soon, s.relink)
 	}
 	if cfg.Peer != nil {
 		links.Peer = cfg.Peer.Address
-		cfg.Peer.Connect(s.relink)
 	}
 	s.link = link.New(links)
+	if cfg.Trust != nil {
+		cfg.Trust.Connect(cfg.Soon, s.link.Break)
+	}
+	if cfg.Peer != nil {
+		cfg.Peer.Connect(s.link.Restate)
+	}
 	m.Connect(s.link)
 	s.local = &session.Local{Manager: m, Accounts: cfg.Accounts}
 	return s, nil
 }
-
-// relink makes the link anew: this satellite has something to say of itself.
-func (s *Satellite) relink() { s.link.Break() }
 
 // revoked is told by a master of the own cluster that this computer is of it no
 // more. It is on the disk before anything ends.

@@ -87,6 +87,8 @@ type Link struct {
 
 	mu      sync.Mutex // guards what follows
 	conn    *conn      // nil: down
+	end     func()     // ends the connection that is there or is being made; nil: there was none yet
+	said    bool       // its hello is on the way, and says what was so by then
 	down    time.Time  // since when there is no connection
 	why     string     // the last failure, in words
 	changed chan struct{}
@@ -162,6 +164,7 @@ func (l *Link) fail(why string) (news bool) {
 func (l *Link) once(ctx context.Context, address string) (welcomed bool, err error) {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
+	l.begin(end)
 	cc, err := grpc.NewClient("passthrough:///"+address, l.cfg.Dial...)
 	if err != nil {
 		return false, err
@@ -172,10 +175,7 @@ func (l *Link) once(ctx context.Context, address string) (welcomed bool, err err
 	if err != nil {
 		return false, err
 	}
-	l.mu.Lock()
-	l.serial++
-	serial := l.serial
-	l.mu.Unlock()
+	serial := l.speak()
 	news := l.cfg.Host.Hello(serial)
 	sent := l.cfg.Host.Uptime()
 	hello := Hello(l.cfg.Version, l.cfg.Address, l.cfg.Instance, l.cfg.Host.Journal(), l.cfg.Host.Epoch(), l.cfg.Facts, l.cfg.Host.Sample(), news)
@@ -215,6 +215,22 @@ func (l *Link) once(ctx context.Context, address string) (welcomed bool, err err
 		err = rerr
 	}
 	return true, err
+}
+
+// begin notes how to end a connection before anything of this host goes into it.
+func (l *Link) begin(end func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.end, l.said = end, false
+}
+
+// speak begins a hello. It returns the number of its connection.
+func (l *Link) speak() (serial uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.said = true
+	l.serial++
+	return l.serial
 }
 
 func (l *Link) set(c *conn) {
@@ -288,11 +304,23 @@ func (l *Link) Claim(ctx context.Context, user string, uid uint32) (reply *pb.Cl
 	return reply, c.serial, nil
 }
 
-// Break ends the present connection: something about it cannot be trusted any
-// more.
+// Break ends the present connection, or the one being made: something about it
+// cannot be trusted any more, or this host has another certificate.
 func (l *Link) Break() {
-	if c := l.current(); c != nil {
-		c.end()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.end != nil {
+		l.end()
+	}
+}
+
+// Restate makes the master be told anew what this host is: like Break, but a
+// connection whose hello is still to come may go on.
+func (l *Link) Restate() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.end != nil && l.said {
+		l.end()
 	}
 }
 
