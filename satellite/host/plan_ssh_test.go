@@ -142,6 +142,8 @@ func TestSSHLines(t *testing.T) {
 		"another's name":      {[]*pb.Member{{Name: "sat1", Address: "bank.example.com", Peer: "other.example.com:1", SshHostKeys: []string{hostA}}}, nil, []string{"sat1 " + hostA}},
 		"another's address": {[]*pb.Member{{ServerId: 1, Name: "sat1", Address: "192.0.2.1", SshHostKeys: []string{hostA}}, {ServerId: 2, Name: "sat2", Address: "192.0.2.2", Peer: "192.0.2.1:8444", SshHostKeys: []string{hostB}}},
 			nil, []string{"sat1 " + hostA, "sat2,192.0.2.2 " + hostB}},
+		"a port of its own": {[]*pb.Member{{ServerId: 1, Name: "sat1", Address: "192.0.2.1:3389", SshHostKeys: []string{hostA}}, {ServerId: 2, Name: "sat2", Address: "[2001:db8::5]:3389", SshHostKeys: []string{hostB}}},
+			nil, []string{"sat1,192.0.2.1 " + hostA, "sat2,2001:db8::5 " + hostB}},
 		"IPv6":     {[]*pb.Member{{Name: "sat1", Address: "2001:db8::5", Peer: "[2001:db8::6]:8444", SshHostKeys: []string{hostA}}}, nil, []string{"sat1,2001:db8::5,2001:db8::6 " + hostA}},
 		"loopback": {[]*pb.Member{{Name: "sat1", Address: "127.0.0.1", Peer: "0.0.0.0:8444", SshHostKeys: []string{hostA}}}, nil, []string{"sat1 " + hostA}},
 	}

@@ -9,6 +9,7 @@ import (
 
 	pb "verdecmd/proto"
 	"verdecmd/proto/wire"
+	"verdecmd/settings"
 )
 
 // sshName is what may stand as a host name in known_hosts, where *, ?, ! and
@@ -31,7 +32,7 @@ func SSHLines(members []*pb.Member) (authorized, known []string) {
 		if !sshName.MatchString(m.Name) {
 			continue
 		}
-		if key, err := wire.SSHKey(m.SshUserKey, wire.SSHUserKinds); err == nil && m.SshUserKey != "" {
+		if key, err := wire.SSHKey(m.SshUserKey, wire.SSHUserKinds); err == nil {
 			authorized = append(authorized, key+" root@"+m.Name)
 		}
 		names := []string{m.Name}
@@ -55,19 +56,15 @@ func SSHLines(members []*pb.Member) (authorized, known []string) {
 // addresses are the IP addresses that a server tells of itself. Names are not
 // taken over: a server could claim that of any machine of the world.
 func addresses(m *pb.Member) (out []string) {
-	for _, a := range []string{m.Address, hostOf(m.Peer)} {
-		if ip, err := netip.ParseAddr(strings.Trim(a, "[]")); err == nil && !ip.IsUnspecified() && !ip.IsLoopback() && ip.Zone() == "" {
+	for _, a := range []string{m.Address, m.Peer} {
+		host, _, err := settings.SplitAddress(a, 1)
+		if err != nil {
+			continue
+		}
+		if ip, err := netip.ParseAddr(host); err == nil && !ip.IsUnspecified() && !ip.IsLoopback() && ip.Zone() == "" {
 			out = append(out, ip.Unmap().String())
 		}
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
-}
-
-// hostOf is the host of host:port.
-func hostOf(address string) string {
-	if i := strings.LastIndexByte(address, ':'); i >= 0 {
-		return address[:i]
-	}
-	return address
 }
