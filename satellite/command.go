@@ -30,8 +30,8 @@ import (
 	"verdecmd/settings/service"
 )
 
-// Commands returns satellite, win4, register and config. log makes the daemon's
-// logger for a level.
+// Commands returns satellite, win4, guardian, and those of host.Commands. log
+// makes the daemon's logger for a level.
 func Commands(version string, log func(level string) zerolog.Logger) []*cobra.Command {
 	var path string
 	c := &cobra.Command{
@@ -88,14 +88,14 @@ func serve(ctx context.Context, path, version string, newLog func(string) zerolo
 	defer stop()
 
 	dir := settings.SatelliteDir(v)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("the satellite's directory: %w", err)
+	held, err := host.HoldDir(dir)
+	if errors.Is(err, host.ErrHeld) {
+		return fmt.Errorf("%w; each satellite needs its own WIN4_STATE_DIR", err)
 	}
-	lock, err := lockDir(dir)
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer held.Close()
 	cfg, err := configure(ctx, v, dir, version, log)
 	if err != nil {
 		return err
@@ -128,7 +128,7 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 	if err != nil {
 		return Config{}, err
 	}
-	barred, err := given(dir, creds.Identity)
+	why, err := barred(dir, creds.Identity)
 	if err != nil {
 		return Config{}, err
 	}
@@ -141,14 +141,17 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 	hostLog := log.With().Str("part", "host").Logger()
 	trust := host.NewTrust(host.TrustConfig{Dir: keys, Credentials: creds, Log: hostLog,
 		SSH: &host.SSH{Dir: v.String(settings.SSHDir), On: v.Bool(settings.SSHKeys), Name: creds.Identity.Name}})
-	renewer := host.NewRenewer(host.RenewerConfig{Credentials: creds, Dir: keys, Masters: masters, Install: trust.Install, Log: hostLog})
+	renewer, err := host.NewRenewer(host.RenewerConfig{Credentials: creds, Masters: masters, Install: trust.Install, Log: hostLog})
+	if err != nil {
+		return Config{}, err
+	}
 	peer := host.NewPeer(host.PeerConfig{Credentials: creds, Listen: find.Peers, Version: version, Trust: trust.Version, Locks: host.NewLockTrial(v), Log: hostLog,
 		Only: func(l net.Listener, by []string) net.Listener {
 			return find.Only(l, func(from, over string) {
 				hostLog.Warn().Str("from", from).Str("interface", over).Strs("settings", by).Msg("a connection over another network than that of the settings is refused")
 			}, by...)
 		},
-		May: func(_ context.Context, who wire.Identity, _ string) (bool, string) {
+		May: func(who wire.Identity) (bool, string) {
 			return host.Allowed(v.Bool(settings.Relocation), v.Words(settings.RelocationHosts), who.Name, trust.Member(who.ID))
 		}})
 	asRoot := os.Geteuid() == 0
@@ -204,7 +207,7 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 	return Config{
 		Accounts: accounts{account.New(v.String(settings.PasswdFile))},
 		Masters:  masters, Dial: wire.DialOptions(creds), Facts: info, Address: public, Trust: trust, Peer: peer, Version: version,
-		Instance: rand.Text(), Log: log, Guard: keeper.Run, Checks: checks(v, creds, version, driver, log), Barred: barred,
+		Instance: rand.Text(), Log: log, Guard: keeper.Run, Checks: checks(v, creds, version, driver, log), Barred: why,
 		Renew: renewer.Run, Soon: renewer.Soon,
 		Revoked: func(why string) error { return giveUp(dir, creds.Identity, why, log) },
 		Left: func() {
@@ -229,9 +232,9 @@ func configure(ctx context.Context, v *settings.Values, dir, version string, log
 	}, nil
 }
 
-// given tells whether the cluster has given up this computer, and as what users
-// are told so.
-func given(dir string, who wire.Identity) (barred, err error) {
+// barred is what users are told where the cluster has given up this computer; nil:
+// it has not.
+func barred(dir string, who wire.Identity) (why, err error) {
 	s, is, err := host.IsSuperseded(dir, who)
 	if err != nil || !is {
 		return nil, err
@@ -254,28 +257,6 @@ func homeRoot(v *settings.Values) string {
 		return filepath.Dir(f)
 	}
 	return "/home"
-}
-
-// lockDir keeps a second satellite away from the same journal.
-func lockDir(dir string) (*os.File, error) {
-	path := filepath.Join(dir, "lock")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock of the satellite's directory: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		pid, _ := os.ReadFile(path)
-		f.Close()
-		return nil, fmt.Errorf("another satellite (pid %s) works with %s; give each its own WIN4_STATE_DIR", strings.TrimSpace(string(pid)), dir)
-	}
-	if err := f.Truncate(0); err == nil {
-		_, err = fmt.Fprintln(f, os.Getpid())
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock of the satellite's directory: %w", err)
-	}
-	return f, nil
 }
 
 // accounts adapts the account database.

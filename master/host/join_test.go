@@ -409,7 +409,7 @@ func TestJoinTellsSkew(t *testing.T) {
 		for range 2 { // the links tell it from now on
 			o.attached(t, j, "j")
 		}
-		if got := strings.Join(o.events, " "); got != "" && got != "server.clock" || (got == "") == (test.ahead > skewMost) {
+		if got := strings.Join(o.events, " "); got != "" && got != "server.clock" || (got == "") == (test.ahead > wire.MaxSkew) {
 			t.Errorf("%v ahead: with its first link: events %s", test.ahead, got)
 		}
 	}

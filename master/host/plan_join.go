@@ -10,7 +10,6 @@ import (
 const (
 	joinedLife  = 30 * 24 * time.Hour
 	expiredMost = 365 * 24 * time.Hour // after which nobody may come back by an expired one
-	skewMost    = 5 * time.Second      // between the clocks of two machines
 )
 
 // owner is the server that has a name which a machine wants to join under.
@@ -72,7 +71,7 @@ func skewed(now time.Time, theirs time.Time) time.Duration {
 	if theirs.IsZero() {
 		return 0
 	}
-	if d := theirs.Sub(now); d > skewMost || d < -skewMost {
+	if d := theirs.Sub(now); d.Abs() > wire.MaxSkew {
 		return d
 	}
 	return 0

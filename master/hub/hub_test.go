@@ -17,6 +17,7 @@ import (
 	"verdecmd/master/session"
 	"verdecmd/master/store"
 	"verdecmd/monitor"
+	"verdecmd/proto/wire"
 )
 
 // rig is a hub with the capabilities behind it, a clock, and what it tells.
@@ -184,7 +185,7 @@ func TestClock(t *testing.T) {
 		r.told = slices.DeleteFunc(r.told, func(s string) bool { return strings.HasPrefix(s, "again") })
 	}
 	report(4*time.Second, 10)
-	report(-MaxSkew, 10)
+	report(-wire.MaxSkew, 10)
 	report(time.Hour, 2)
 	report(0, 1)
 	report(-time.Hour, 2)

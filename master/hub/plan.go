@@ -4,14 +4,13 @@ import (
 	"time"
 
 	"verdecmd/master/cluster"
+	"verdecmd/proto/wire"
 )
 
 const (
 	// LostAfter is after what time without a link a server counts as lost.
 	LostAfter = 15 * time.Second
 
-	// MaxSkew is how much a satellite's clock may differ from the master's.
-	MaxSkew = 5 * time.Second
 	// skewReports in a row, at least skewApart apart, tell of a clock: reports that
 	// were held up come late all at once.
 	skewReports = 3
@@ -36,7 +35,7 @@ type skew struct {
 // showed clock. changed tells that told is another one now.
 func (s *skew) take(now, clock time.Time) (off time.Duration, changed bool) {
 	off = clock.Sub(now)
-	if wrong := off.Abs() > MaxSkew; wrong == s.told {
+	if wrong := off.Abs() > wire.MaxSkew; wrong == s.told {
 		s.row = 0
 		return off, false
 	}

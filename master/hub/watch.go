@@ -10,6 +10,7 @@ import (
 
 	"verdecmd/master/cluster"
 	"verdecmd/monitor"
+	"verdecmd/proto/wire"
 )
 
 // tellAgain is how often those who count hear that something is right: what they
@@ -184,9 +185,5 @@ func (h *Hub) clock(s *cluster.Server, x *seen, now, clock time.Time, right tell
 		tell("server.clock", fmt.Sprintf("The clock of server %d (%s) is right again.", s.ID, s.Name), pairs...)
 		return
 	}
-	way := "ahead of"
-	if off < 0 {
-		way = "behind"
-	}
-	tell("server.skew", fmt.Sprintf("The clock of server %d (%s) is %v %s the master's.", s.ID, s.Name, off.Abs().Round(time.Second), way), pairs...)
+	tell("server.skew", fmt.Sprintf("The clock of server %d (%s) is %s the master's.", s.ID, s.Name, wire.Apart(off)), pairs...)
 }

@@ -41,7 +41,7 @@ func (r *registrar) join(ctx context.Context) (again bool, err error) {
 	}
 	r.say("Registering %s (%s) at %s.", r.name, r.reached, r.server)
 	sent := time.Now()
-	var seen reached
+	var seen contact
 	reply, err := during(r.talk, "Waiting for the master to register this host", func() (*pb.JoinReply, error) { return r.send(ctx, p, &seen) })
 	if err == nil {
 		return false, r.finish(ctx, p, reply, sent)
@@ -68,7 +68,7 @@ func (r *registrar) join(ctx context.Context) (again bool, err error) {
 
 // send asks the master for a certificate, once it has proved to be of the
 // authority with the fingerprint.
-func (r *registrar) send(ctx context.Context, p pending, seen *reached) (*pb.JoinReply, error) {
+func (r *registrar) send(ctx context.Context, p pending, seen *contact) (*pb.JoinReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, joinWithin)
 	defer cancel()
 	cc, err := grpc.NewClient("passthrough:///"+r.server, append(wire.JoinDialOptions(r.pin, time.Now), grpc.WithStatsHandler(seen))...)
@@ -86,21 +86,21 @@ func (r *registrar) send(ctx context.Context, p pending, seen *reached) (*pb.Joi
 	return reply, wire.FromStatus(err)
 }
 
-// reached tells whether a connection to the right master ever stood: before that
+// contact tells whether a connection to the right master ever stood: before that
 // nothing can have been sent. It implements stats.Handler.
-type reached struct{ atomic.Bool }
+type contact struct{ atomic.Bool }
 
 // HandleConn is called when a connection stands, and when it has ended.
-func (r *reached) HandleConn(context.Context, stats.ConnStats) { r.Store(true) }
+func (c *contact) HandleConn(context.Context, stats.ConnStats) { c.Store(true) }
 
 // TagConn does nothing.
-func (*reached) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (*contact) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
 
 // TagRPC does nothing.
-func (*reached) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+func (*contact) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
 
 // HandleRPC does nothing.
-func (*reached) HandleRPC(context.Context, stats.RPCStats) {}
+func (*contact) HandleRPC(context.Context, stats.RPCStats) {}
 
 // machine is the computer's, as uname -m.
 func machine() string {
@@ -117,8 +117,7 @@ func (r *registrar) finish(ctx context.Context, p pending, reply *pb.JoinReply, 
 	if err := installReply(r.dir, p, reply); err != nil {
 		return fmt.Errorf("the master's answer: %w; when that is put right, run \"verdecmd register\" again in the same way", err)
 	}
-	id := wire.Identity{Cluster: reply.Cluster, ID: reply.Id}
-	if _, _, err := IsSuperseded(settings.SatelliteDir(r.values), id); err != nil { // what was noted of another identity goes
+	if err := Reinstate(settings.SatelliteDir(r.values)); err != nil {
 		return err
 	}
 	if err := r.settle(); err != nil {
@@ -137,11 +136,7 @@ func (r *registrar) finish(ctx context.Context, p pending, reply *pb.JoinReply, 
 		r.say("It has taken the place of the machine that was server %d before.", reply.ServerId)
 	}
 	if ahead := Ahead(sent, came, time.UnixMilli(reply.NowUnixMs)); ahead != 0 {
-		word := "ahead of"
-		if ahead < 0 {
-			word = "behind"
-		}
-		r.say("The master's clock is %v %s this host's: a time service (chrony, systemd-timesyncd) on both keeps them together.", ahead.Abs(), word)
+		r.say("The master's clock is %s this host's: a time service (chrony, systemd-timesyncd) on both keeps them together.", wire.Apart(ahead))
 	}
 	r.say("Checking this host.")
 	v, err := settings.Load(r.settings)

@@ -94,36 +94,21 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// trial tells whether a certificate with its key and authorities would do, before
-// anything is replaced by them.
-func trial(dir string, rootsPEM, identityPEM []byte, want func(*wire.Credentials) error) error {
-	trial, err := os.MkdirTemp(dir, ".trial-*") // mode 0700
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(trial)
-	if err := errors.Join(os.WriteFile(filepath.Join(trial, wire.CAFile), rootsPEM, 0o600),
-		os.WriteFile(filepath.Join(trial, wire.IdentityFile), identityPEM, 0o600)); err != nil {
-		return err
-	}
-	c, err := wire.Load(trial, wire.Satellite)
-	if err != nil {
-		return err
-	}
-	return want(c)
-}
-
-// install makes a certificate the satellite's own. Where another authority is
-// trusted now than before, both are for a moment, so that at no time certificate
-// and authorities do not fit together.
+// install makes a certificate the satellite's own, if it would do. Where another
+// authority is trusted now than before, both are for a moment, so that at no time
+// certificate and authorities do not fit together.
 func install(dir string, rootsPEM, identityPEM []byte, want func(*wire.Credentials) error) error {
-	if err := trial(dir, rootsPEM, identityPEM, want); err != nil {
+	c, err := wire.Parse(rootsPEM, identityPEM, wire.Satellite)
+	if err != nil {
+		return err
+	}
+	if err := want(c); err != nil {
 		return err
 	}
 	ca, own := filepath.Join(dir, wire.CAFile), filepath.Join(dir, wire.IdentityFile)
 	first := rootsPEM
 	if old, err := wire.Load(dir, wire.Satellite); err == nil {
-		first = append(slices.Clone(rootsPEM), rootsOf(old)...)
+		first = append(slices.Clone(rootsPEM), rootsPEMOf(old.Roots())...)
 	}
 	if err := put(ca, first, 0o644); err != nil {
 		return err
@@ -134,9 +119,9 @@ func install(dir string, rootsPEM, identityPEM []byte, want func(*wire.Credentia
 	return put(ca, rootsPEM, 0o644)
 }
 
-// rootsOf is what is trusted, as it stands in a file.
-func rootsOf(c *wire.Credentials) (out []byte) {
-	for _, der := range c.Roots() {
+// rootsPEMOf is what wire.CAFile holds: authorities that are given in DER.
+func rootsPEMOf(roots [][]byte) (out []byte) {
+	for _, der := range roots {
 		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	}
 	return out

@@ -175,7 +175,11 @@ func (m *menu) state() string {
 	case err != nil:
 		return "the credentials of this computer cannot be used"
 	}
-	if _, is, err := IsSuperseded(settings.SatelliteDir(v), c.Identity); is || err != nil {
+	_, is, err := IsSuperseded(settings.SatelliteDir(v), c.Identity)
+	switch {
+	case err != nil:
+		return "whether this computer is still of its cluster cannot be read"
+	case is:
 		return "this computer is of its cluster no more"
 	}
 	return "registered as " + c.Identity.Name

@@ -37,7 +37,7 @@ type PeerConfig struct {
 	Trust   func() uint64 // version of the bundle in force
 	Locks   *LockTrial
 	// May tells whether a satellite may move desktops here, and if not, why.
-	May func(ctx context.Context, who wire.Identity, address string) (allowed bool, why string)
+	May func(who wire.Identity) (allowed bool, why string)
 	Log zerolog.Logger
 }
 
@@ -101,9 +101,6 @@ func (p *Peer) serve(ctx context.Context) error {
 	report := func(r wire.Report) {
 		p.cfg.Log.Warn().Interface("report", r).Msg("a connection of another satellite was refused or failed")
 	}
-	server := grpc.NewServer(append(wire.PeerServerOptions(p.cfg.Credentials, report), grpc.WaitForHandlers(true))...)
-	pb.RegisterPeerServer(server, p)
-	g, ctx := errgroup.WithContext(ctx)
 	var all []net.Listener
 	var open []string
 	for _, port := range at.Ports {
@@ -120,6 +117,9 @@ func (p *Peer) serve(ctx context.Context) error {
 		open = append(open, port.Listen)
 		all = append(all, wire.Limit(l, wire.Bounds{Total: peerConns, PerAddress: peerPerAddress, Report: report}))
 	}
+	server := grpc.NewServer(append(wire.PeerServerOptions(p.cfg.Credentials, report), grpc.WaitForHandlers(true))...)
+	pb.RegisterPeerServer(server, p)
+	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range all {
 		g.Go(func() error { return server.Serve(l) })
 	}
@@ -156,6 +156,6 @@ func (p *Peer) MayMigrate(ctx context.Context, _ *pb.MayMigrateRequest) (*pb.May
 	if err != nil {
 		return nil, wire.ToStatus(err)
 	}
-	allowed, why := p.cfg.May(ctx, who, wire.PeerAddress(ctx))
+	allowed, why := p.cfg.May(who)
 	return &pb.MayMigrateReply{Allowed: allowed, Why: why}, nil
 }

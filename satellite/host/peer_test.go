@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -43,9 +45,7 @@ func newPeerRig(t *testing.T) *peerRig {
 		Listen: func(context.Context) (address.Peers, error) {
 			return address.Peers{Ports: []address.Port{{Listen: at}}, Peer: at}, nil
 		},
-		May: func(_ context.Context, who wire.Identity, from string) (bool, string) {
-			return who.Name == "sat2", who.Name + " from " + from
-		},
+		May: func(who wire.Identity) (bool, string) { return who.Name == "sat2", "it is " + who.Name },
 		Log: zerolog.Nop()})
 	r.peer.Connect(func() { close(reached) })
 	ctx, cancel := context.WithCancel(context.Background())
@@ -98,7 +98,7 @@ func TestPeer(t *testing.T) {
 	if p, err := ping(open); err != nil || p.Name != "sat1" || p.Version != "1.0" || p.TrustVersion != 0 {
 		t.Fatalf("got %v, %v", p, err)
 	}
-	if m, err := open.MayMigrate(t.Context(), &pb.MayMigrateRequest{}); err != nil || !m.Allowed || m.Why != "sat2 from 127.0.0.1" {
+	if m, err := open.MayMigrate(t.Context(), &pb.MayMigrateRequest{}); err != nil || !m.Allowed || m.Why != "it is sat2" {
 		t.Errorf("may migrate: %v, %v", m, err)
 	}
 	b := r.bundle(4, r.a)
@@ -193,25 +193,38 @@ func TestPeerTryLock(t *testing.T) {
 // A port that is taken, or a network that is not up yet, keeps nobody from
 // anything: it is tried again.
 func TestPeerListensLater(t *testing.T) {
-	x := newTrusted(t)
-	tr := x.start()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	tried := make(chan struct{}, 100)
-	at := func(context.Context) (address.Peers, error) {
-		tried <- struct{}{}
-		return address.Peers{Ports: []address.Port{{Listen: "127.0.0.1:0"}, {Listen: taken.Addr().String()}}, Peer: taken.Addr().String()}, nil
-	}
-	p := NewPeer(PeerConfig{Credentials: tr.cfg.Credentials, Trust: tr.Version, Listen: at, Log: zerolog.Nop()})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- p.Run(ctx) }()
-	<-tried
-	cancel()
-	if err := <-done; err != nil || p.Address() != "" {
-		t.Errorf("ended with %v, told %q", err, p.Address())
+	ports := address.Peers{Ports: []address.Port{{Listen: "127.0.0.1:0"}, {Listen: taken.Addr().String()}}, Peer: taken.Addr().String()}
+	for name, at := range map[string]func() (address.Peers, error){
+		"a port that is taken": func() (address.Peers, error) { return ports, nil },
+		"no network":           func() (address.Peers, error) { return address.Peers{}, address.ErrNotYet },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { // which a port that cannot be listened on does not hold up
+				x := newTrusted(t)
+				tr := x.start()
+				tried := 0
+				var log bytes.Buffer
+				p := NewPeer(PeerConfig{Credentials: tr.cfg.Credentials, Trust: tr.Version, Log: zerolog.New(&log),
+					Listen: func(context.Context) (address.Peers, error) { tried++; return at() }})
+				p.Connect(func() { t.Error("others are told of it") })
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error, 1)
+				go func() { done <- p.Run(ctx) }()
+				time.Sleep(4*listenAgain - 1)
+				synctest.Wait()
+				if tried != 4 || len(done) > 0 || p.Address() != "" || strings.Count(log.String(), "do not reach this one") != 1 {
+					t.Errorf("tried %d times in the time of 4, ended %v, told %q; log, wanted once:\n%s", tried, len(done) > 0, p.Address(), log.String())
+				}
+				cancel()
+				if err := <-done; err != nil {
+					t.Errorf("ended with %v", err)
+				}
+			})
+		})
 	}
 }

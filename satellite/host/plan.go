@@ -1,7 +1,6 @@
 package host
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -142,14 +141,11 @@ func Answered(err error) bool {
 	return err != nil && !slices.Contains([]wire.Kind{wire.Unreachable, wire.NotReady, wire.Internal, wire.TooOften}, wire.KindOf(err))
 }
 
-// maxSkew is how far the clocks of master and host may be apart without a word.
-const maxSkew = 5 * time.Second
-
 // Ahead is by how much the master's clock is ahead of this host's: of what it
 // said between sent and came. It is 0 where that is not worth a word.
 func Ahead(sent, came, master time.Time) time.Duration {
 	ahead := master.Sub(sent.Add(came.Sub(sent) / 2)).Round(time.Second)
-	if ahead.Abs() <= maxSkew+came.Sub(sent)/2 {
+	if ahead.Abs() <= wire.MaxSkew+came.Sub(sent)/2 {
 		return 0
 	}
 	return ahead
@@ -178,14 +174,14 @@ func Word(answer string, entries []string) (entry int, ok bool) {
 	return max(found, 0), found >= 0
 }
 
-// Yes tells what a person has answered to a question; ok is false where that is
-// neither.
-func Yes(answer string, otherwise bool) (yes, ok bool) {
-	switch strings.ToLower(cmp.Or(strings.TrimSpace(answer), map[bool]string{true: "y", false: "n"}[otherwise])) {
+// Yes tells what a person has answered to a question, Enter alone being no; ok is
+// false where that is neither.
+func Yes(answer string) (yes, ok bool) {
+	switch strings.ToLower(strings.TrimSpace(answer)) {
 	case "y", "yes":
 		return true, true
-	case "n", "no":
+	case "n", "no", "":
 		return false, true
 	}
-	return otherwise, false
+	return false, false
 }

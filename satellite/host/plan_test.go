@@ -160,11 +160,8 @@ func TestWord(t *testing.T) {
 func TestYes(t *testing.T) {
 	tests := map[string]struct{ yes, ok bool }{"y": {true, true}, "YES": {true, true}, " y ": {true, true}, "n": {false, true}, "no": {false, true}, "": {false, true}, "j": {false, false}, "yy": {false, false}}
 	for answer, want := range tests {
-		if yes, ok := Yes(answer, false); yes != want.yes || ok != want.ok {
+		if yes, ok := Yes(answer); yes != want.yes || ok != want.ok {
 			t.Errorf("%q: got %v, %v; want %+v", answer, yes, ok, want)
 		}
-	}
-	if yes, ok := Yes("", true); !yes || !ok {
-		t.Error("Enter alone is not what it stands for")
 	}
 }

@@ -7,11 +7,9 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"verdecmd/proto/wire"
@@ -49,12 +47,15 @@ type registrar struct {
 	token   string // or
 	secret  string // the manager's password
 	asked   bool   // for the password: it may be mistyped
+
+	held *os.File // keeps this host's satellite from starting meanwhile; nil: nothing needs to
 }
 
 // register does what was asked for, with questions about what is missing. It
 // leaves everything as it was, or a host that is registered; or, where the answer
 // of the master was lost, what is needed to ask again.
 func (r *registrar) register(ctx context.Context) error {
+	defer r.release()
 	if done, err := r.prepare(ctx); done || err != nil {
 		return err
 	}
@@ -198,17 +199,17 @@ func (r *registrar) already(ctx context.Context) (done bool, err error) {
 	state := settings.SatelliteDir(r.values)
 	c, err := wire.Load(r.dir, wire.Satellite)
 	switch {
-	case errors.Is(err, fs.ErrNotExist), err != nil && anew:
+	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
+	case anew:
+		return false, r.hold(state)
 	case err != nil:
 		return false, fmt.Errorf("this host has credentials that cannot be used: %w; --again registers it anew", err)
-	case anew:
-		return false, stopped(state)
 	}
 	if _, is, err := IsSuperseded(state, c.Identity); err != nil {
 		return false, err
 	} else if is {
-		return false, stopped(state)
+		return false, r.hold(state)
 	}
 	if t, err := wire.ParseToken(r.token); err == nil && t.Cluster != c.Identity.Cluster {
 		return false, fmt.Errorf("this host is registered in cluster %s, the token is of cluster %s: --again leaves the one for the other", c.Identity.Cluster, t.Cluster)
@@ -221,26 +222,26 @@ func (r *registrar) already(ctx context.Context) (done bool, err error) {
 		return true, nil
 	}
 	if anew, err = r.confirm(ctx, "Register it anew?"); err == nil && anew {
-		err = stopped(state)
+		err = r.hold(state)
 	}
 	return !anew, err
 }
 
-// stopped refuses to give a host another identity while its satellite runs: that
-// one goes on with the identity of before, and renews its certificate.
-func stopped(stateDir string) error {
-	f, err := os.Open(filepath.Join(stateDir, "lock")) // as the satellite holds it
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// hold makes sure that this host's satellite does not run and is not started
+// before the end: it would go on with the identity of before, and put that one's
+// next certificate over the new one.
+func (r *registrar) hold(stateDir string) (err error) {
+	if r.held, err = HoldDir(stateDir); errors.Is(err, ErrHeld) {
+		return fmt.Errorf("%w, with the certificate of before: stop it first (systemctl stop verdecmd-satellite)", err)
 	}
-	if err != nil {
-		return err
+	return err
+}
+
+// release ends hold.
+func (r *registrar) release() {
+	if r.held != nil {
+		r.held.Close()
 	}
-	defer f.Close() // and the lock with it
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return errors.New("the satellite of this host runs, with the certificate of before: stop it first (systemctl stop verdecmd-satellite)")
-	}
-	return nil
 }
 
 func (r *registrar) askManager(ctx context.Context) error {

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -23,14 +24,13 @@ const renewWithin = 30 * time.Second
 // RenewerConfig is everything a Renewer needs.
 type RenewerConfig struct {
 	Credentials *wire.Credentials
-	Dir         string   // where their files are
 	Masters     []string // host:port, tried in turn
 	// Dial and Rejoin are the options of connections to a master, with the
 	// present certificate and with one that has ended. The defaults are those of
 	// wire.
 	Dial, Rejoin []grpc.DialOption
 	// Install makes a new certificate with its key the own one, and takes the
-	// trust bundle that came with it. The default is Trust.Install.
+	// trust bundle that came with it, as Trust.Install does; required.
 	Install func(identityPEM []byte, bundle *pb.SignedTrust) error
 	Log     zerolog.Logger
 
@@ -47,15 +47,15 @@ type Renewer struct {
 }
 
 // NewRenewer returns a Renewer that does nothing yet.
-func NewRenewer(cfg RenewerConfig) *Renewer {
+func NewRenewer(cfg RenewerConfig) (*Renewer, error) {
+	if cfg.Credentials == nil || len(cfg.Masters) == 0 || cfg.Install == nil {
+		return nil, errors.New("renewer: RenewerConfig needs Credentials, Masters and Install")
+	}
 	if cfg.Dial == nil {
 		cfg.Dial = wire.DialOptions(cfg.Credentials)
 	}
 	if cfg.Rejoin == nil {
 		cfg.Rejoin = wire.RejoinDialOptions(cfg.Credentials)
-	}
-	if cfg.Install == nil {
-		cfg.Install = NewTrust(TrustConfig{Dir: cfg.Dir, Credentials: cfg.Credentials, Log: cfg.Log}).Install
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -63,7 +63,7 @@ func NewRenewer(cfg RenewerConfig) *Renewer {
 	if cfg.Random == nil {
 		cfg.Random = rand.Float64
 	}
-	return &Renewer{cfg: cfg, soon: make(chan struct{}, 1)}
+	return &Renewer{cfg: cfg, soon: make(chan struct{}, 1)}, nil
 }
 
 // Soon makes the certificate be renewed now, whatever its age: another authority

@@ -58,11 +58,14 @@ func newMember(t *testing.T, m *manager, age, life time.Duration, change func(*R
 	if h.creds, err = wire.Load(h.dir, wire.Satellite); err != nil {
 		t.Fatal(err)
 	}
-	cfg := RenewerConfig{Credentials: h.creds, Dir: h.dir, Masters: []string{m.address}, Log: zerolog.New(h), Random: func() float64 { return 0 }}
+	trust := NewTrust(TrustConfig{Dir: h.dir, Credentials: h.creds, Log: zerolog.New(h)})
+	cfg := RenewerConfig{Credentials: h.creds, Masters: []string{m.address}, Install: trust.Install, Log: zerolog.New(h), Random: func() float64 { return 0 }}
 	if change != nil {
 		change(&cfg)
 	}
-	h.Renewer = NewRenewer(cfg)
+	if h.Renewer, err = NewRenewer(cfg); err != nil {
+		t.Fatal(err)
+	}
 	return h
 }
 

@@ -61,7 +61,7 @@ func oneLine(where string, r io.Reader) (string, error) {
 // returned as it is.
 func tokenIn(line string) string {
 	for _, w := range strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\",=:{}", r) }) {
-		if strings.HasPrefix(w, "vd1-") {
+		if strings.HasPrefix(w, wire.TokenPrefix) {
 			return w
 		}
 	}
@@ -72,7 +72,7 @@ func tokenIn(line string) string {
 // stands there.
 func noSecrets(words []string) error {
 	for _, w := range words {
-		if !strings.HasPrefix(strings.ToLower(strings.TrimSpace(w)), "vd1-") {
+		if !strings.HasPrefix(strings.ToLower(strings.TrimSpace(w)), wire.TokenPrefix) {
 			continue
 		}
 		void := "it is to be deleted on the master (tokens, deletetoken)"

@@ -40,8 +40,11 @@ func Supersede(stateDir string, who wire.Identity, why string, now time.Time) (S
 	return s, put(filepath.Join(stateDir, supersededFile), append(b, '\n'), 0o600)
 }
 
+// Reinstate removes what was noted: the host has just been registered.
+func Reinstate(stateDir string) error { return drop(filepath.Join(stateDir, supersededFile)) }
+
 // IsSuperseded tells whether the cluster has given up this identity. What was
-// noted of another one is removed.
+// noted of another one does not count.
 func IsSuperseded(stateDir string, who wire.Identity) (s Superseded, is bool, err error) {
 	path := filepath.Join(stateDir, supersededFile)
 	b, err := os.ReadFile(path)
@@ -55,7 +58,7 @@ func IsSuperseded(stateDir string, who wire.Identity) (s Superseded, is bool, er
 		return s, false, fmt.Errorf("%s: %w; if this host is of its cluster, remove the file", path, err)
 	}
 	if s.Cluster != who.Cluster || s.ID != who.ID {
-		return Superseded{}, false, drop(path)
+		return Superseded{}, false, nil
 	}
 	return s, true, nil
 }

@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -44,8 +43,16 @@ func TestSuperseded(t *testing.T) {
 	if _, is, err := IsSuperseded(dir, again); is || err != nil {
 		t.Errorf("a new identity: %v, %v", is, err)
 	}
-	if _, err := os.Stat(path); !os.IsNotExist(err) {
-		t.Errorf("the note stays: %v", err)
+	if _, is, err := IsSuperseded(dir, who); !is || err != nil {
+		t.Errorf("asking for another one has changed it: %v, %v", is, err)
+	}
+	for range 2 {
+		if err := Reinstate(dir); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, is, err := IsSuperseded(dir, who); is || err != nil {
+		t.Errorf("registered anew: %v, %v", is, err)
 	}
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
@@ -76,26 +83,33 @@ func TestRegisterSuperseded(t *testing.T) {
 		t.Errorf("the menu: %v\n%s", err, out)
 	}
 	file, _ = m.token(2)
-	lock, err := os.Create(filepath.Join(state, "lock"))
+	held, err := HoldDir(state)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
+	defer held.Close()
 	for _, again := range [][]string{nil, {"--again"}} { // its program goes on with the identity of before
 		if _, err := h.do("", append([]string{"register", "--manager", m.address, "--token-file", file}, again...)...); err == nil || !strings.Contains(err.Error(), "stop it first (systemctl stop verdecmd-satellite)") {
 			t.Errorf("while the satellite runs: %v", err)
 		}
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_UN); err != nil {
-		t.Fatal(err)
-	}
+	held.Close()
 	if out, err := h.do("", "register", "--manager", m.address, "--token-file", file); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if h.identity().Identity.ID == before.ID || listing(t, state) != "lock" {
+	if h.identity().Identity.ID == before.ID || listing(t, state) != holdFile {
 		t.Errorf("it is %v; files: %s", h.identity().Identity, listing(t, state))
+	}
+	// A note that cannot be read is told as that, and does not outlive the next
+	// registration.
+	if err := os.WriteFile(filepath.Join(state, supersededFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := h.do("q\n", "config"); err != nil || !strings.Contains(out, "whether this computer is still of its cluster cannot be read") {
+		t.Errorf("the menu: %v\n%s", err, out)
+	}
+	file, _ = m.token(3)
+	if out, err := h.do("", "register", "--manager", m.address, "--token-file", file, "--again"); err != nil || listing(t, state) != holdFile {
+		t.Errorf("%v; files: %s\n%s", err, listing(t, state), out)
 	}
 }

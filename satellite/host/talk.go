@@ -124,7 +124,7 @@ func (t *talk) confirm(ctx context.Context, question string) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if yes, ok := Yes(text, false); ok {
+		if yes, ok := Yes(text); ok {
 			return yes, nil
 		}
 		t.say("Type y or n.")

@@ -2,7 +2,6 @@ package host
 
 import (
 	"context"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -208,11 +207,7 @@ func (t *Trust) take(s *pb.SignedTrust) error {
 
 func (t *Trust) write(s *pb.SignedTrust, roots [][]byte) error {
 	if !slices.EqualFunc(roots, t.cfg.Credentials.Roots(), slices.Equal) {
-		var text []byte
-		for _, der := range roots {
-			text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
-		}
-		if err := put(filepath.Join(t.cfg.Dir, wire.CAFile), text, 0o644); err != nil {
+		if err := put(filepath.Join(t.cfg.Dir, wire.CAFile), rootsPEMOf(roots), 0o644); err != nil {
 			return err
 		}
 	}

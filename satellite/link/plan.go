@@ -60,9 +60,6 @@ func Welcomed(d *pb.Down, seen uint64) (*pb.Welcome, error) {
 	return w, nil
 }
 
-// maxSkew is how much the clocks of satellite and master may differ.
-const maxSkew = 5 * time.Second
-
 // Skew says in words that this clock, which shows now, is not that of the master
 // that has just answered; empty: it is, or the master has not told.
 func Skew(w *pb.Welcome, now time.Time) string {
@@ -70,14 +67,10 @@ func Skew(w *pb.Welcome, now time.Time) string {
 		return ""
 	}
 	off := now.Sub(time.UnixMilli(w.NowUnixMs))
-	if off.Abs() <= maxSkew {
+	if off.Abs() <= wire.MaxSkew {
 		return ""
 	}
-	way := "ahead of"
-	if off < 0 {
-		way = "behind"
-	}
-	return fmt.Sprintf("the clock of this host is %v %s the master's: set it, and let it be kept right by NTP", off.Abs().Round(time.Second), way)
+	return fmt.Sprintf("the clock of this host is %s the master's: set it, and let it be kept right by NTP", wire.Apart(off))
 }
 
 // NewEnd is the end of a connection that was welcomed. told is the version of
