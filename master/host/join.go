@@ -186,7 +186,9 @@ func (m *Manager) register(ctx context.Context, now time.Time, a *wire.Authority
 	if err == nil {
 		used.Used = &use{At: now.UTC(), Key: c.Key, From: wire.Clean(r.From, 64), Password: r.Password != "",
 			Answer: Joined{Certificate: cert.PEM, Server: s.ID, UUID: s.UUID, Name: s.Name, Replaced: id != 0}}
-		p := proof{Address: c.Address, Joined: true, Serial: cert.Serial, From: cert.NotBefore.UTC(), Until: cert.NotAfter.UTC()}
+		// The identity of a replacement was drawn earlier, and "enrol" may have made
+		// certificates of it since.
+		p := proof{Address: c.Address, Joined: id == 0, Serial: cert.Serial, From: cert.NotBefore.UTC(), Until: cert.NotAfter.UTC()}
 		var own store.Change
 		if own, err = used.change(); err == nil {
 			err = m.save(ctx, s, p, append(changes, own)...)

@@ -198,6 +198,37 @@ func TestReplaceWithSessions(t *testing.T) {
 	}
 }
 
+// S16: "enrol" makes certificates of the identity that a replacement is to have,
+// also after a machine has joined with it: its revocation lasts as long as they.
+func TestForgetReplaced(t *testing.T) {
+	o := newOffice(t)
+	o.cfg.Dir = t.TempDir()
+	dir := filepath.Join(o.cfg.Dir, enrolledDir)
+	id, _, err := remember(dir, "sat1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.detached(1, o.attached(t, Joined{UUID: id, Name: "sat1"}, "journal1"))
+	k, err := o.Replace(t.Context(), 1, 0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := o.joined(t, asks(t, "sat1", k.Secret))
+	if known, again, err := remember(dir, "sat1"); known != j.UUID || !again || err != nil {
+		t.Fatalf("enrol makes certificates of %s, %v, the server is %s", known, err, j.UUID)
+	}
+	o.open(t)
+	if _, err := o.Renew(t.Context(), o.asksAnew(t, j)); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Forget(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if r, ok := o.revocationOf(j.UUID, ""); !ok || r.Until.Before(o.now.Add(satelliteLife)) {
+		t.Errorf("it is revoked: %v, until %v, now is %v", ok, r.Until, o.now)
+	}
+}
+
 // S20: a replacement that cannot be stored is none.
 func TestReplaceOnFullDisk(t *testing.T) {
 	o := newOffice(t)
