@@ -27,6 +27,7 @@ const checked = "checks"
 const (
 	maxCheckText = 500 // bytes of one text
 	maxFindings  = 64
+	maxTexts     = 64 // texts of one list, entries of one map
 )
 
 // ChecksConfig is everything that Checks needs.

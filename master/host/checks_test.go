@@ -156,7 +156,7 @@ func TestCompare(t *testing.T) {
 	k := startChecks(t, store.NewMem(), mostSurveys+10)
 	wild := &pb.Survey{Hostname: "I am sat2", ServerId: 2, Version: strings.Repeat("v", 4000), Settings: map[string]string{}, PublicAddress: "\x1b[2J"}
 	for i := range mostList + 100 {
-		wild.Accounts = append(wild.Accounts, &pb.Account{Name: fmt.Sprint("user", i), Home: strings.Repeat("/h", 400)})
+		wild.Accounts = append(wild.Accounts, &pb.Account{Name: fmt.Sprint("user", i), Home: "/h"})
 		wild.Bridges = append(wild.Bridges, &pb.Bridge{Name: "b", Subnets: slices.Repeat([]string{"s"}, 100)})
 		wild.Settings[fmt.Sprint(i)] = "x"
 	}
@@ -180,19 +180,51 @@ func TestCompare(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := r.Others[0]
-	if w.Hostname != "sat3" || w.ServerId != 3 || len(w.Accounts) != mostList || len(w.Bridges) != mostList || len(w.Settings) > maxFindings || len(w.Version) > maxCheckText || w.PublicAddress != "?[2J" {
+	if w.Hostname != "sat3" || w.ServerId != 3 || len(w.Accounts) != mostList || len(w.Bridges) != mostList || len(w.Settings) > maxTexts || len(w.Version) > maxCheckText || w.PublicAddress != "?[2J" {
 		t.Errorf("got %s %d, %d accounts, %d bridges, version of %d bytes, address %q", w.Hostname, w.ServerId, len(w.Accounts), len(w.Bridges), len(w.Version), w.PublicAddress)
 	}
 	if n := proto.Size(r); n > wire.MaxSend {
 		t.Errorf("the answer has %d bytes", n)
 	}
-	for i := range 6 { // whose surveys are as large as can be
-		if _, err := k.compare(fmt.Sprint("u", i+10), wild); err != nil {
+}
+
+// One survey, or many, as large as can be hide no other one: what fits beside
+// them is told, and the asker's own takes nobody's place.
+func TestCompareLarge(t *testing.T) {
+	const large, small = 14, 30
+	k := startChecks(t, store.NewMem(), large+small)
+	wild := &pb.Survey{}
+	for range mostList {
+		wild.Accounts = append(wild.Accounts, &pb.Account{Name: "x", Home: strings.Repeat("/h", 400)})
+		wild.Bridges = append(wild.Bridges, &pb.Bridge{Name: "b", Subnets: slices.Repeat([]string{"s"}, 100)})
+	}
+	for i := range large + small { // the large ones are newer
+		s := wild
+		if i < small {
+			s = &pb.Survey{Accounts: []*pb.Account{{Name: "alice"}}}
+		}
+		if _, err := k.compare(fmt.Sprint("u", i+1), s); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if r, err = k.compare("u1", nil); err != nil || len(r.Others) == 0 || proto.Size(r) > mostAnswer+64<<10 {
-		t.Errorf("got %d others in %d bytes, %v", len(r.Others), proto.Size(r), err)
+	for _, asker := range []int{1, large + small} {
+		r, err := k.compare(fmt.Sprint("u", asker), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[bool]int{}
+		size := 0
+		for _, s := range r.Others {
+			got[proto.Size(s) > 1000]++
+			size = max(size, proto.Size(s))
+		}
+		want := small
+		if asker <= small {
+			want--
+		}
+		if got[false] != want || got[true] != mostAnswer/size || size > mostSurvey || size < mostSurvey/4 || proto.Size(r) > mostAnswer+64<<10 {
+			t.Errorf("server %d gets %d small surveys, want %d, and %d of up to %d bytes; in all %d bytes", asker, got[false], want, got[true], size, proto.Size(r))
+		}
 	}
 }
 

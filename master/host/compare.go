@@ -19,6 +19,9 @@ const (
 	// mostAnswer bounds the surveys of one answer, in bytes; the list of members
 	// comes on top.
 	mostAnswer = 1 << 20
+	// mostSurvey bounds one survey, in bytes, so that none hides the others. What
+	// is not in its lists fits into it.
+	mostSurvey = mostAnswer / 8
 	mostList   = 500 // entries of each list in a survey
 )
 
@@ -93,13 +96,12 @@ func (k *Checks) compare(uuid string, s *pb.Survey) (*pb.CompareReply, error) {
 	k.mu.Unlock()
 	left := mostAnswer
 	for _, b := range slices.Backward(bodies) {
-		if left -= len(b.body); left < 0 {
-			break
-		}
 		var other pb.Survey
-		if b.server != id && len(reply.Others) < mostSurveys && proto.Unmarshal(b.body, &other) == nil {
-			reply.Others = append(reply.Others, &other)
+		if b.server == id || len(b.body) > left || len(reply.Others) == mostSurveys || proto.Unmarshal(b.body, &other) != nil {
+			continue
 		}
+		left -= len(b.body)
+		reply.Others = append(reply.Others, &other)
 	}
 	k.cfg.State(func(c *cluster.Cluster) {
 		for _, m := range c.Servers() {
@@ -130,7 +132,7 @@ func (k *Checks) surveyed(id uint64, s *pb.Survey) {
 func tidy(s *pb.Survey, id uint64, name string, now time.Time) *pb.Survey {
 	text := func(s string) string { return wire.Clean(s, maxCheckText) }
 	texts := func(all []string) (out []string) {
-		for _, s := range all[:min(len(all), maxFindings)] {
+		for _, s := range all[:min(len(all), maxTexts)] {
 			out = append(out, text(s))
 		}
 		return out
@@ -141,7 +143,7 @@ func tidy(s *pb.Survey, id uint64, name string, now time.Time) *pb.Survey {
 		PublicAddress: text(s.GetPublicAddress()), PeerAddress: text(s.GetPeerAddress()),
 		Home: &pb.Mount{Dir: text(h.GetDir()), Kind: text(h.GetKind()), Source: text(h.GetSource()), Options: texts(h.GetOptions()), Network: h.GetNetwork()}}
 	for k, v := range s.GetSettings() {
-		if len(out.Settings) < maxFindings {
+		if len(out.Settings) < maxTexts {
 			out.Settings[text(k)] = text(v)
 		}
 	}
@@ -150,6 +152,9 @@ func tidy(s *pb.Survey, id uint64, name string, now time.Time) *pb.Survey {
 	}
 	for _, b := range s.GetBridges()[:min(len(s.GetBridges()), mostList)] {
 		out.Bridges = append(out.Bridges, &pb.Bridge{Name: text(b.GetName()), Subnets: texts(b.GetSubnets()), Mtu: b.GetMtu(), Vlan: b.GetVlan()})
+	}
+	for proto.Size(out) > mostSurvey && len(out.Accounts)+len(out.Bridges) > 0 {
+		out.Accounts, out.Bridges = out.Accounts[:len(out.Accounts)/2], out.Bridges[:len(out.Bridges)/2]
 	}
 	return out
 }
