@@ -13,18 +13,10 @@ import (
 	"verdecmd/settings"
 )
 
-// lastPart is the part of its life in which the master's own certificate is made
-// anew at the next start: one fifth.
-const lastPart = 5
-
 // ownDue tells whether the master's own certificate is to be made anew at now.
-// One that has not begun yet was made while the clock was wrong. Where the
-// authority ends no later, a new one would last no longer.
-func ownDue(from, until, now, authority time.Time) bool {
-	if now.Before(from) {
-		return true
-	}
-	return until.Sub(now) < until.Sub(from)/lastPart && authority.Sub(until) > 24*time.Hour
+// One that has not begun yet was made while the clock was wrong.
+func ownDue(now, from, until time.Time) bool {
+	return now.Before(from) || closing(now, from, until)
 }
 
 // RenewOwn makes the master's own certificate anew where it has ended or will
@@ -35,13 +27,16 @@ func RenewOwn(dir string, now time.Time) (renewed bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	from, until := c.Valid()
+	if !ownDue(now, from, until) {
+		return false, nil // and nobody misses the key of the authority
+	}
 	a, err := pki.Issuer(dir)
 	if err != nil {
 		return false, err
 	}
-	from, until := c.Valid()
-	if !ownDue(from, until, now, a.NotAfter) {
-		return false, nil
+	if !now.Before(from) && a.NotAfter.Sub(until) <= 24*time.Hour {
+		return false, nil // a new one would last no longer
 	}
 	if !now.Before(a.NotAfter) {
 		return false, fmt.Errorf("the cluster's authority ended at %s: look at the clock", a.NotAfter.UTC().Format(time.RFC3339))

@@ -16,28 +16,26 @@ func TestOwnDue(t *testing.T) {
 	from := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	at := func(days int) time.Time { return from.Add(time.Duration(days) * 24 * time.Hour) }
 	tests := map[string]struct {
-		now, authority int // days
-		want           bool
+		now  int // days
+		want bool
 	}{
-		"fresh":                               {1, 3650, false},
-		"before the last fifth":               {80, 3650, false},
-		"in it":                               {81, 3650, true},
-		"over":                                {400, 3650, true},
-		"made while the clock was wrong":      {-1, 3650, true},
-		"the authority ends at the same time": {90, 100, false},
-		"over, and the authority too":         {101, 100, false},
-		"it could be a little longer":         {90, 102, true},
+		"fresh":                          {1, false},
+		"before the last fifth":          {79, false},
+		"in it":                          {80, true},
+		"over":                           {400, true},
+		"made while the clock was wrong": {-1, true},
 	}
 	for name, test := range tests {
-		if got := ownDue(from, at(100), at(test.now), at(test.authority)); got != test.want {
+		if got := ownDue(at(test.now), from, at(100)); got != test.want {
 			t.Errorf("%s: got %v, want %v", name, got, test.want)
 		}
 	}
 }
 
 // RELIABILITY 4.2: the master is always able to make its own certificate anew:
-// the same identity with a new key, in one file. Without the authority's key, or
-// with a wrong clock, it stays and it is said why.
+// the same identity with a new key, in one file, where that lasts longer. Without
+// the authority's key, or with a wrong clock, it stays and it is said why; as long
+// as none is due nobody misses the key.
 func TestRenewOwn(t *testing.T) {
 	dir := initTest(t)
 	short := func(from, until time.Time) *wire.Credentials {
@@ -80,6 +78,17 @@ func TestRenewOwn(t *testing.T) {
 	if renewed, err := RenewOwn(dir, testNow.Add(11*365*24*time.Hour)); renewed || err != nil {
 		t.Errorf("when the authority has ended no certificate is better: %v, %v", renewed, err)
 	}
+	a, err := pki.Issuer(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for left, want := range map[time.Duration]bool{24 * time.Hour: false, 25 * time.Hour: true} {
+		until := a.NotAfter.Add(-left)
+		short(until.Add(-100*24*time.Hour), until)
+		if renewed, err := RenewOwn(dir, until.Add(-time.Hour)); renewed != want || err != nil {
+			t.Errorf("the authority lasts %v longer: %v, %v", left, renewed, err)
+		}
+	}
 	short(testNow.Add(-90*24*time.Hour), testNow.Add(-24*time.Hour))
 	if renewed, err := RenewOwn(dir, testNow.Add(11*365*24*time.Hour)); renewed || err == nil || !strings.Contains(err.Error(), "look at the clock") {
 		t.Errorf("the clock is years ahead: %v, %v", renewed, err)
@@ -89,5 +98,8 @@ func TestRenewOwn(t *testing.T) {
 	}
 	if renewed, err := RenewOwn(dir, testNow); renewed || err == nil || !strings.Contains(err.Error(), "ca.key is missing") {
 		t.Errorf("without the key: %v, %v", renewed, err)
+	}
+	if renewed, err := RenewOwn(dir, testNow.Add(-80*24*time.Hour)); renewed || err != nil {
+		t.Errorf("without the key, and none is due: %v, %v", renewed, err)
 	}
 }
