@@ -176,7 +176,10 @@ func Settle(dir string, a *wire.Authority) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(Keep(dir, a), Trust(dir, a)); err != nil {
+	if err := Keep(dir, a); err != nil {
+		return err
+	}
+	if err := Trust(dir, a); err != nil {
 		return err
 	}
 	if err := ReplaceFile(filepath.Join(dir, KeyFile), key, 0o600); err != nil {

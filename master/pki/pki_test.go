@@ -91,6 +91,22 @@ func TestFromOneAuthorityToTheNext(t *testing.T) {
 	}
 }
 
+// An authority whose key could not be written is not named: what ends the program
+// then leaves a directory that can be used.
+func TestSettleWithoutKey(t *testing.T) {
+	old, next := authority(t), authority(t)
+	dir := first(t, old)
+	if err := os.Mkdir(keyPath(dir, wire.RootName(next.DER())), 0o700); err != nil { // in its way
+		t.Fatal(err)
+	}
+	if err := Settle(dir, next); err == nil {
+		t.Fatal("settled without its key")
+	}
+	if roots, err := readRoots(dir); err != nil || len(roots) != 1 || !bytes.Equal(roots[0].Bytes, old.DER()) {
+		t.Errorf("ca.pem names %d authorities, another one than before; %v", len(roots), err)
+	}
+}
+
 // Settle may be cut short after each of its steps.
 func TestSettleIsCutShort(t *testing.T) {
 	old, next := authority(t), authority(t)
