@@ -81,13 +81,10 @@ func (c *Cluster) Registered(now time.Time, r ServerRecord) {
 	if c.byUUID[s.UUID] == s {
 		delete(c.byUUID, s.UUID)
 	}
-	if s.UUID != r.UUID { // what another machine has shown
-		s.Certificate = Certificate{}
+	if s.UUID != r.UUID { // another machine, which has shown nothing and was not checked
+		s.Certificate, s.Hard = Certificate{}, nil
 	}
 	c.byUUID[r.UUID] = s
-	if s.UUID != r.UUID { // another machine, which has not been checked
-		s.Hard = nil
-	}
 	s.UUID, s.Name, s.State, s.Reason, s.Journal = r.UUID, r.Name, r.State, r.Reason, r.Journal
 	c.refit(s)
 }

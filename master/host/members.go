@@ -15,11 +15,6 @@ type Member struct {
 	UUID    string
 	Name    string
 	Address string // for clients; empty: not known yet
-
-	// What a satellite tells when its link opens. Members leaves them empty.
-	Peer     string   // host:port for other satellites
-	HostKeys []string // public SSH keys
-	UserKey  string
 }
 
 // Members returns all servers by ID, with the identity that counts for each.
