@@ -72,7 +72,7 @@ func (m *Master) authority() *wire.Authority {
 	if m.trust != nil {
 		return m.trust.Authority()
 	}
-	return m.cfg.Authority
+	return nil
 }
 
 // peer is where other satellites reach the server with this identity.

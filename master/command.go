@@ -209,10 +209,8 @@ func open(ctx context.Context, v *settings.Values, o options, version string, lo
 	if err != nil {
 		return cfg, nil, err
 	}
-	authority, err := pki.Issuer(settings.PKI(v))
-	if errors.Is(err, fs.ErrNotExist) {
-		authority = nil
-		log.Warn().Str("pki", settings.PKI(v)).Msg("the key of the cluster's authority is not here: no host can be registered and no certificate renewed by this master")
+	if _, err := pki.Issuer(settings.PKI(v)); errors.Is(err, fs.ErrNotExist) {
+		log.Warn().Str("pki", settings.PKI(v)).Msg("the key of the cluster's authority is not here: by this master no host can be registered, no certificate renewed, and satellites do not learn who was revoked")
 	} else if err != nil {
 		return cfg, nil, err
 	}
@@ -285,7 +283,7 @@ func open(ctx context.Context, v *settings.Values, o options, version string, lo
 			Tuning: tuning(v), Log: log, Version: version, Directory: names,
 		},
 		Limits: limits(v), ShutdownWait: v.Duration(settings.ShutdownWait), LogoffWait: v.Duration(settings.LogoffWait),
-		Credentials: creds, Authority: authority, Rejoin: time.Duration(v.Int(settings.RejoinDays)) * 24 * time.Hour,
+		Credentials: creds, Rejoin: time.Duration(v.Int(settings.RejoinDays)) * 24 * time.Hour,
 		PKI: settings.PKI(v), Version: version, Host: name, Log: log,
 		Space: func() (uint64, error) { return freeSpace(dir) },
 	}

@@ -64,15 +64,14 @@ type Config struct {
 	// the level of Log. Both may be nil: then they cannot be changed.
 	Settings *settings.Values
 	Level    *Level
-	// Credentials are the master's own, and Authority makes those of satellites;
-	// nil where its key is kept elsewhere: then nobody can join. Both may be nil in
-	// tests.
+	// Credentials are the master's own; nil only in tests.
 	Credentials *wire.Credentials
-	Authority   *wire.Authority
 	// Rejoin is how long after the end of its certificate a server may ask for
 	// a new one without an administrator; 0: never.
-	Rejoin        time.Duration
-	PKI           string // directory of keys and certificates; empty: none
+	Rejoin time.Duration
+	// PKI is the directory of keys and certificates; empty: none. Where the key of
+	// the authority is not in it, nobody can join.
+	PKI           string
 	Version, Host string
 	// Used is the time of processors that this program has used since its
 	// start; the default asks the kernel.

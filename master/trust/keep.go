@@ -112,7 +112,6 @@ func (m *Manager) Restore(ctx context.Context) error {
 	if r := m.rotation; !slices.Contains([]Stage{Settled, Adding, Issuing, Removing}, r.Stage) {
 		return fmt.Errorf("record %s names the stage %.40q, which does not exist", rotationKey, r.Stage)
 	}
-	m.last = m.rotation
 	if err := m.takeOver(ctx); err != nil || m.Authority() == nil {
 		return err
 	}

@@ -11,9 +11,13 @@ import (
 	"verdecmd/proto/wire"
 )
 
-// mostVersion bounds what a satellite may claim to hold, so that nobody drives
-// the versions to their end.
-const mostVersion = 1 << 62
+// Bounds of what a satellite that claims to hold a newer bundle is believed, so
+// that none drives the versions to their end: how much newer it may be, which is
+// thousands of databases put back from copies, and of what version at most.
+const (
+	mostAhead   = 1 << 32
+	mostVersion = 1 << 62
+)
 
 // Opened notes a new link with what the satellite has said in its hello, and
 // tells whether it is to be sent the bundle.
@@ -21,7 +25,7 @@ const mostVersion = 1 << 62
 // A satellite that holds a newer bundle than there is has it from a master whose
 // database was lost: the next one is newer still.
 func (m *Manager) Opened(ctx context.Context, server, attachment uint64, uuid string, h *pb.Hello) (send bool) {
-	told := Told{Address: h.GetAddress(), Peer: h.GetPeerAddress(), HostKeys: h.GetKeys().GetHostKeys(), UserKey: h.GetKeys().GetUserKey()}.checked()
+	told := Told{Peer: h.GetPeerAddress(), HostKeys: h.GetKeys().GetHostKeys(), UserKey: h.GetKeys().GetUserKey()}.checked()
 	takes, held := h.TrustVersion != nil, h.GetTrustVersion()
 	root := m.cfg.Root(ctx)
 	m.mu.Lock()
@@ -37,7 +41,9 @@ func (m *Manager) Opened(ctx context.Context, server, attachment uint64, uuid st
 	s.uuid, s.attachment = uuid, attachment
 	version := m.bundle.version
 	s.Open(m.cfg.Now(), takes, held, version, root)
-	if takes && held > version && held < mostVersion {
+	ahead := takes && held > version
+	believed := ahead && held-version <= mostAhead && held < mostVersion
+	if believed {
 		m.floor = max(m.floor, held)
 	}
 	if !told.same(m.told[uuid]) {
@@ -45,6 +51,9 @@ func (m *Manager) Opened(ctx context.Context, server, attachment uint64, uuid st
 		m.unsaved[uuid] = true
 	}
 	m.mu.Unlock()
+	if ahead && !believed {
+		m.cfg.Log.Warn().Uint64("server", server).Uint64("version", held).Uint64("current", version).Msg("a satellite claims a trust bundle that no master can have made")
+	}
 	m.Changed() // also its address may be another one
 	return takes && held < version
 }
@@ -63,7 +72,7 @@ func (m *Manager) Closed(server, attachment uint64) {
 func (m *Manager) Acked(server, attachment, version uint64, why string) {
 	m.mu.Lock()
 	s := m.standings[server]
-	if s == nil || s.attachment != attachment || version >= mostVersion {
+	if s == nil || s.attachment != attachment {
 		m.mu.Unlock()
 		return
 	}
@@ -135,7 +144,7 @@ const (
 
 // checked is what of a satellite's words all others may be told.
 func (t Told) checked() Told {
-	out := Told{Address: wire.Clean(t.Address, mostText)}
+	var out Told
 	if host, port, err := net.SplitHostPort(t.Peer); err == nil && host != "" && len(t.Peer) <= mostText && wire.Clean(t.Peer, mostText) == t.Peer {
 		if n, err := strconv.ParseUint(port, 10, 16); err == nil && n > 0 {
 			out.Peer = t.Peer
@@ -155,5 +164,5 @@ func (t Told) checked() Told {
 }
 
 func (t Told) same(o Told) bool {
-	return t.Address == o.Address && t.Peer == o.Peer && t.UserKey == o.UserKey && slices.Equal(t.HostKeys, o.HostKeys)
+	return t.Peer == o.Peer && t.UserKey == o.UserKey && slices.Equal(t.HostKeys, o.HostKeys)
 }

@@ -20,8 +20,8 @@ const (
 	Removing Stage = "removing" // To issues and is trusted alone
 )
 
-// Rotation is one authority that takes the place of another. The zero value is
-// none under way.
+// Rotation is one authority that takes the place of another. Settled it tells of
+// the last one that has ended; the zero value is none ever.
 type Rotation struct {
 	Stage Stage  `json:"stage"`
 	From  string `json:"from"` // by their fingerprints
@@ -61,8 +61,8 @@ func (r Rotation) Roots() []string {
 	return nil
 }
 
-// Onward is the next stage; since is the first bundle that tells of it. After
-// the last one comes the zero value.
+// Onward is the next stage; since is the first bundle that tells of it. Of one
+// that has ended it stays known how: who began it may not have been told yet.
 func (r Rotation) Onward(since uint64) Rotation {
 	switch r.Stage {
 	case Adding:
@@ -70,7 +70,7 @@ func (r Rotation) Onward(since uint64) Rotation {
 	case Issuing:
 		r.Stage = Removing
 	default:
-		return Rotation{}
+		r.Stage, r.Next, since = Settled, nil, 0
 	}
 	r.Since = since
 	return r

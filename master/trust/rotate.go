@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"time"
@@ -31,6 +32,9 @@ func (m *Manager) RegisterJobs() {
 // takeOver makes files, credentials and the stored rotation agree after a start.
 func (m *Manager) takeOver(ctx context.Context) error {
 	all, err := pki.Load(m.cfg.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it is kept elsewhere, which was told before
+	}
 	if err != nil {
 		m.cfg.Log.Error().Err(err).Msg("without the key of the cluster's authority there are no trust bundles: satellites do not learn who was revoked")
 		return nil
@@ -59,21 +63,15 @@ func (m *Manager) takeOver(ctx context.Context) error {
 
 // commit makes a rotation durable. It needs m.turn.
 func (m *Manager) commit(ctx context.Context, r Rotation) error {
-	change := store.Change{Key: rotationKey}
-	if r.Stage != Settled {
-		row, err := json.Marshal(r)
-		if err != nil {
-			return err
-		}
-		change.Value = row
+	row, err := json.Marshal(r)
+	if err != nil {
+		return err
 	}
-	if err := m.cfg.Store.Commit(context.WithoutCancel(ctx), m.cfg.Epoch, nil, []store.Change{change}); err != nil {
+	if err := m.cfg.Store.Commit(context.WithoutCancel(ctx), m.cfg.Epoch, nil, []store.Change{{Key: rotationKey, Value: row}}); err != nil {
 		return fmt.Errorf("change of the authority: %w", err)
 	}
 	m.mu.Lock()
-	if m.rotation, m.applied = r, false; r.Stage != Settled {
-		m.last = r
-	}
+	m.rotation, m.applied = r, false
 	m.mu.Unlock()
 	return nil
 }
@@ -190,10 +188,12 @@ func (m *Manager) move(ctx context.Context, change func(r Rotation, since uint64
 		return err
 	}
 	m.cfg.Log.Info().Str("stage", string(r.Stage)).Bool("undo", r.Undo).Str("from", r.From).Str("to", r.To).Msg("change of the authority")
-	return m.renew(ctx)
+	err = m.renew(ctx)
+	m.Changed() // Run may have noted a change that came too late for this bundle
+	return err
 }
 
-// now is the rotation in force.
+// now is the rotation in force, or the one that has ended last.
 func (m *Manager) now() Rotation {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -266,7 +266,7 @@ func (m *Manager) work(ctx context.Context, p *job.Progress) job.Outcome {
 	for {
 		r, err := m.step(context.WithoutCancel(ctx), p, cancelled == nil)
 		if r.Stage == Settled && err == nil {
-			return m.outcome()
+			return m.outcome(r)
 		}
 		if err != nil && err.Error() != failed {
 			failed = err.Error()
@@ -350,11 +350,8 @@ func (m *Manager) cutOld(root string) {
 	}
 }
 
-// outcome is the final reply of the job.
-func (m *Manager) outcome() job.Outcome {
-	m.mu.Lock()
-	r := m.last
-	m.mu.Unlock()
+// outcome is the final reply of the job: r has ended.
+func (m *Manager) outcome(r Rotation) job.Outcome {
 	root := wire.RootName(m.Authority().DER())
 	all := m.cfg.Members()
 	skipped := 0

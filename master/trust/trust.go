@@ -86,7 +86,6 @@ type Manager struct {
 	bundle    bundle
 	floor     uint64 // the next version is higher
 	rotation  Rotation
-	last      Rotation          // the last one that was under way
 	applied   bool              // files and credentials are what the rotation wants
 	roots     []*wire.Authority // the one that issues first
 	told      map[string]Told   // by UUID
@@ -113,8 +112,7 @@ type standing struct {
 
 // Told is what a satellite tells of itself when its link opens.
 type Told struct {
-	Address  string   `json:"address,omitempty"` // for clients
-	Peer     string   `json:"peer,omitempty"`    // host:port for other satellites
+	Peer     string   `json:"peer,omitempty"` // host:port for other satellites
 	HostKeys []string `json:"host_keys,omitempty"`
 	UserKey  string   `json:"user_key,omitempty"`
 }
@@ -264,11 +262,7 @@ func (m *Manager) content() *pb.Trust {
 	}
 	for _, x := range members {
 		told := m.told[x.UUID]
-		address := x.Address
-		if address == "" {
-			address = told.Address
-		}
-		t.Members = append(t.Members, &pb.Member{ServerId: x.ID, Id: x.UUID, Name: x.Name, Address: address,
+		t.Members = append(t.Members, &pb.Member{ServerId: x.ID, Id: x.UUID, Name: x.Name, Address: wire.Clean(x.Address, mostText),
 			Peer: told.Peer, SshHostKeys: told.HostKeys, SshUserKey: told.UserKey})
 	}
 	return t
