@@ -357,10 +357,13 @@ func TestChangedMeanwhile(t *testing.T) {
 			r.members = append(r.members, Member{ID: id, UUID: wire.NewUUID(), Name: "new"})
 		}
 		add(2)
+		r.m.Changed()
+		r.pass(gatherLeast / 2) // pushed: the next one waits for more
+		add(3)
 		r.store.tap = func(c store.Change) {
 			if c.Key == bundleKey {
 				r.store.tap = nil
-				add(3)
+				add(4)
 				r.m.Changed()
 				synctest.Wait() // it is noted
 			}
@@ -369,8 +372,8 @@ func TestChangedMeanwhile(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.pass(5 * time.Second)
-		if r.store.tap != nil || len(r.bundle().Members) != 3 {
-			t.Errorf("the bundle names %d servers, want 3", len(r.bundle().Members))
+		if r.store.tap != nil || len(r.bundle().Members) != 4 {
+			t.Errorf("the bundle names %d servers, want 4", len(r.bundle().Members))
 		}
 	})
 }
