@@ -6,8 +6,9 @@ import (
 )
 
 // directory finds the administrators of the settings: in the files of this
-// computer, and else wherever the system knows users from. Root and whoever is in
-// the files does not wait for a directory server that is down.
+// computer, and else wherever the system knows users from. Who is in the files
+// does not wait for a directory server that is down, except for groups, which
+// somebody may have there as well.
 type directory struct {
 	files  monitor.LocalFiles
 	system *account.Lookup
@@ -29,21 +30,21 @@ func (d directory) GroupID(name string) (int, error) {
 	return int(id), err
 }
 
-func (d directory) Account(uid int) (name string, groups []int, ok bool) {
-	name, groups, ok = d.files.Account(uid)
-	if ok && uid == 0 {
-		return name, groups, true
+func (d directory) UserName(uid int) (string, bool) {
+	if name, ok := d.files.UserName(uid); ok {
+		return name, true
 	}
 	u, err := d.system.ByUID(uint32(uid))
-	if err != nil {
-		return name, groups, ok
+	return u.Name, err == nil
+}
+
+func (d directory) Groups(uid int) []int {
+	groups := d.files.Groups(uid)
+	if u, err := d.system.ByUID(uint32(uid)); err == nil {
+		groups = append(groups, int(u.GID))
+		for _, g := range u.Groups {
+			groups = append(groups, int(g))
+		}
 	}
-	if !ok {
-		name = u.Name
-	}
-	groups = append(groups, int(u.GID))
-	for _, g := range u.Groups {
-		groups = append(groups, int(g))
-	}
-	return name, groups, true
+	return groups
 }

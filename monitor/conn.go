@@ -63,8 +63,11 @@ var ErrStopping = errors.New("the master stops")
 var errQuiet = errors.New("the time of the connection is over")
 
 func newConn(s *server, nc net.Conn, caller Caller) *conn {
-	now, t := time.Now(), s.tuning()
-	c := &conn{s: s, nc: nc, caller: caller, level: t.levels.level(s.cfg.Directory, caller), start: now, last: now, linger: t.Linger}
+	now := time.Now()
+	c := &conn{s: s, nc: nc, caller: caller, level: Admin, start: now, last: now, linger: s.set().Linger}
+	if caller.UID != 0 {
+		c.level = s.levels().level(s.cfg.Directory, caller)
+	}
 	c.in.nc, c.in.block, c.in.arrived, c.in.failed = nc, c.block, c.gotBytes, c.readError
 	if u, ok := nc.(*net.UnixConn); ok {
 		c.raw, _ = u.SyscallConn()
@@ -186,7 +189,7 @@ func (c *conn) block() error {
 	}
 	c.waited = c.waited || c.answered
 	var deadline time.Time
-	switch idle := c.s.tuning().Idle; {
+	switch idle := c.s.set().Idle; {
 	case !c.began:
 		deadline = c.start.Add(c.s.cfg.FirstByte)
 	case c.session && idle > 0:

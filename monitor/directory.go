@@ -11,9 +11,11 @@ type Directory interface {
 	// UserID and GroupID return the number of a name.
 	UserID(name string) (int, error)
 	GroupID(name string) (int, error)
-	// Account returns the login name of a user and all groups; ok is false where
-	// nobody has the number.
-	Account(uid int) (name string, groups []int, ok bool)
+	// UserName returns the login name of a user; ok is false where nobody has the
+	// number.
+	UserName(uid int) (name string, ok bool)
+	// Groups returns the groups of a user that are known.
+	Groups(uid int) []int
 }
 
 // LocalFiles is the Directory of /etc/passwd and /etc/group.
@@ -37,11 +39,20 @@ func (LocalFiles) GroupID(name string) (int, error) {
 	return number32(g.Gid)
 }
 
-// Account implements Directory.
-func (LocalFiles) Account(uid int) (name string, groups []int, ok bool) {
+// UserName implements Directory.
+func (LocalFiles) UserName(uid int) (string, bool) {
 	u, err := user.LookupId(strconv.Itoa(uid))
 	if err != nil {
-		return "", nil, false
+		return "", false
+	}
+	return u.Username, true
+}
+
+// Groups implements Directory.
+func (LocalFiles) Groups(uid int) (groups []int) {
+	u, err := user.LookupId(strconv.Itoa(uid))
+	if err != nil {
+		return nil
 	}
 	words, _ := u.GroupIds() // those that are known
 	for _, w := range words {
@@ -49,7 +60,7 @@ func (LocalFiles) Account(uid int) (name string, groups []int, ok bool) {
 			groups = append(groups, g)
 		}
 	}
-	return u.Username, groups, true
+	return groups
 }
 
 // userID is the number of a user given by name or number.

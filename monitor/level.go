@@ -86,18 +86,13 @@ func (l levels) level(d Directory, c Caller) Level {
 			continue
 		}
 		if gids == nil {
-			gids = groupsOf(d, c)
+			gids = slices.Concat([]int{c.GID}, c.groups, d.Groups(c.UID))
 		}
 		if slices.ContainsFunc(m.gids, func(g int) bool { return slices.Contains(gids, g) }) {
 			return level
 		}
 	}
 	return l.standard
-}
-
-func groupsOf(d Directory, c Caller) []int {
-	_, account, _ := d.Account(c.UID)
-	return slices.Concat([]int{c.GID}, c.groups, account)
 }
 
 // peer reads who is at the other end from the kernel.
@@ -144,7 +139,7 @@ func peerGroups(fd uintptr) []int {
 // name fills in the login name of a caller.
 func (c *Caller) name(d Directory) {
 	c.Name = strconv.Itoa(c.UID)
-	if name, _, ok := d.Account(c.UID); ok {
+	if name, ok := d.UserName(c.UID); ok {
 		c.Name = name
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -137,9 +138,58 @@ func (p people) GroupID(name string) (int, error) {
 	return 0, errors.New("no such group")
 }
 
-func (p people) Account(uid int) (string, []int, bool) {
-	groups, ok := p.of[uid]
-	return fmt.Sprintf("user%d", uid), groups, ok
+func (p people) UserName(uid int) (string, bool) { return fmt.Sprintf("user%d", uid), p.of[uid] != nil }
+
+func (p people) Groups(uid int) []int { return p.of[uid] }
+
+// down is a directory whose server does not answer about anybody but root.
+type down chan struct{}
+
+func (d down) UserID(string) (int, error)  { <-d; return 0, errors.New("no answer") }
+func (d down) GroupID(string) (int, error) { <-d; return 0, errors.New("no answer") }
+func (d down) Groups(int) []int            { <-d; return nil }
+
+func (d down) UserName(uid int) (string, bool) {
+	if uid != 0 {
+		<-d
+	}
+	return "root", uid == 0
+}
+
+// A directory server that is down holds up nobody but those whom it knows, from
+// the start on and after a change: root is answered meanwhile.
+func TestDirectoryDown(t *testing.T) {
+	d, tuner, n := make(down), &Tuner{}, 0
+	ts := serve(t, newFake(), func(cfg *Config) {
+		cfg.Directory, cfg.Tuner = d, tuner
+		cfg.Levels = Levels{Operators: "@helpers", Default: "admin"}
+		cfg.Peer = func(net.Conn) (Caller, error) { // they come one after the other
+			if n++; n == 2 {
+				return Caller{UID: 7}, nil
+			}
+			return Caller{}, nil
+		}
+	})
+	up := sync.OnceFunc(func() { close(d) })
+	t.Cleanup(up)
+	root := func() *strict {
+		t.Helper()
+		s := ts.dial(t)
+		s.nc.SetDeadline(time.Now().Add(20 * time.Second))
+		s.want("level", "212 ok level=admin uid=0 pid=0")
+		return s
+	}
+	first := root()
+	other := ts.dial(t)
+	other.send("level\n")
+	root()
+	tuner.Set(Tuning{Levels: Levels{Operators: "helper"}})
+	root()
+	first.want("ping", "200 ok")
+	up()
+	if a := other.reply(); a.end != "ok level=viewer uid=7 pid=0" {
+		t.Errorf("got %s", a.end)
+	}
 }
 
 // PROTOCOL 8: the groups of the account count, those of the process, and its

@@ -37,7 +37,8 @@ type Config struct {
 	// Peer tells who is at the other end; the default asks the kernel.
 	Peer func(net.Conn) (Caller, error)
 	// Directory knows the names in Levels and those of callers; the default is
-	// LocalFiles. Connections wait for it, each for itself.
+	// LocalFiles. Connections wait for it, those of UID 0 for the login name
+	// alone.
 	Directory Directory
 }
 
@@ -45,6 +46,7 @@ func (cfg *Config) defaults() error {
 	if cfg.Table == nil || cfg.Table.backend == nil {
 		return errors.New("monitor: Serve needs a table with a backend")
 	}
+	cfg.Tuning.defaults()
 	if cfg.Peer == nil {
 		cfg.Peer = peer
 	}
@@ -73,7 +75,8 @@ func (cfg *Config) defaults() error {
 type server struct {
 	cfg     Config
 	log     zerolog.Logger
-	tunings atomic.Pointer[tuned] // use tuning
+	looking sync.Mutex               // by who looks the names of the levels up
+	looked  atomic.Pointer[lookedUp] // use levels
 	stats   socketStats
 	// stopping ends when the master stops: it wakes connections and waiting
 	// commands. work is what commands run under; it ends StopGrace later, so
@@ -104,7 +107,7 @@ func Serve(ctx context.Context, l net.Listener, cfg Config) error {
 		cfg: cfg, stopping: stopping, work: work, farewell: make(chan struct{}, 64),
 		log: cfg.Log.With().Str("part", "monitor").Logger(),
 	}
-	s.tunings.Store(s.resolve(cfg.Tuning, ""))
+	s.wg.Go(func() { s.levels() }) // what is wrong with them is in the log before somebody comes
 	// Of stopping, not of ctx: accept must know why it fails.
 	unlisten := context.AfterFunc(stopping, func() { l.Close() })
 	defer unlisten()
@@ -153,7 +156,7 @@ func (s *server) admit(nc net.Conn) {
 		s.refuse(nc, "credentials")
 		return
 	}
-	limit := s.tuning().MaxConns
+	limit := s.set().MaxConns
 	if caller.UID != 0 {
 		limit -= min(kept, limit-1)
 	}

@@ -26,55 +26,69 @@ func (t Tuning) Check(d Directory) error {
 type Tuner struct{ next atomic.Pointer[Tuning] }
 
 // Set makes t count from now on.
-func (u *Tuner) Set(t Tuning) { u.next.Store(&t) }
+func (u *Tuner) Set(t Tuning) {
+	t.defaults()
+	u.next.Store(&t)
+}
 
-// tuned is a Tuning with its levels looked up.
-type tuned struct {
-	Tuning
-	levels levels
-	wrong  string    // why everybody but root may only look; empty: it is not so
-	at     time.Time // when the names were looked up
-	from   *Tuning   // what was Set; nil: the Config
+func (t *Tuning) defaults() {
+	if t.MaxConns <= 0 {
+		t.MaxConns = 64
+	}
+}
+
+// set returns what counts now. It never waits.
+func (s *server) set() *Tuning {
+	if s.cfg.Tuner != nil {
+		if t := s.cfg.Tuner.next.Load(); t != nil {
+			return t
+		}
+	}
+	return &s.cfg.Tuning
+}
+
+// lookedUp are the levels of a Tuning with their names looked up.
+type lookedUp struct {
+	levels
+	of    *Tuning   // whose they are
+	wrong string    // why everybody but root may only look; empty: it is not so
+	at    time.Time // when the names were looked up
 }
 
 // lookAgain is after what time names that were not known are looked up again:
 // somebody may have made the group, or the directory server is back.
 const lookAgain = 10 * time.Second
 
-// tuning returns what counts now.
-func (s *server) tuning() *tuned {
-	now := s.tunings.Load()
-	next := now.from
-	if s.cfg.Tuner != nil {
-		if set := s.cfg.Tuner.next.Load(); set != nil {
-			next = set
+// levels returns those that count now. It waits for a directory server that does
+// not answer: nothing that root needs may ask for them.
+func (s *server) levels() levels {
+	fresh := func() *lookedUp {
+		if now := s.looked.Load(); now != nil && now.of == s.set() && (now.wrong == "" || time.Since(now.at) < lookAgain) {
+			return now
 		}
+		return nil
 	}
-	if next == now.from && (now.wrong == "" || time.Since(now.at) < lookAgain) {
-		return now
+	if now := fresh(); now != nil {
+		return now.levels
 	}
-	t := s.cfg.Tuning
-	if next != nil {
-		t = *next
+	// Held while the names are looked up, though that is I/O: all who wait here
+	// want the same answer.
+	s.looking.Lock()
+	defer s.looking.Unlock()
+	if now := fresh(); now != nil {
+		return now.levels
 	}
-	out := s.resolve(t, now.wrong)
-	out.from = next
-	s.tunings.Store(out)
-	return out
-}
-
-// resolve looks the names of a Tuning up. told is what was wrong with them
-// before: it is not logged again.
-func (s *server) resolve(t Tuning, told string) *tuned {
-	if t.MaxConns <= 0 {
-		t.MaxConns = 64
+	t, told := s.set(), ""
+	if before := s.looked.Load(); before != nil {
+		told = before.wrong
 	}
-	out := &tuned{Tuning: t, at: time.Now()}
-	var err error
-	if out.levels, err = t.Levels.resolve(s.cfg.Directory); err != nil {
-		if out.wrong = err.Error(); out.wrong != told {
+	l, err := t.Levels.resolve(s.cfg.Directory)
+	out := &lookedUp{levels: l, of: t, at: time.Now()}
+	if err != nil {
+		if out.wrong = err.Error(); out.wrong != told { // once
 			s.log.Error().Err(err).Msg("levels of the admin socket are wrong: everybody but root may only look")
 		}
 	}
-	return out
+	s.looked.Store(out)
+	return l
 }
