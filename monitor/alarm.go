@@ -60,8 +60,8 @@ type AlarmAdmin interface {
 	Alarms(all bool) (list []Alarm, waiting int, seq uint64)
 	// Alarm returns one; ok is false where no alarm has this number.
 	Alarm(id uint64) (a Alarm, ok bool)
-	// AckAlarm notes that the caller knows of an alarm; id 0: of all. n is how
-	// many have changed by that.
+	// AckAlarm notes that the caller knows of an alarm; id 0: of all of which
+	// nobody does. n is how many have changed by that.
 	AckAlarm(ctx context.Context, id uint64, note string) (n int, err error)
 	// ClearAlarm removes one; cleared is false where it is not active.
 	ClearAlarm(ctx context.Context, id uint64) (cleared bool, err error)

@@ -47,6 +47,9 @@ func TestAlarms(t *testing.T) {
 	s.want("ackalarm 7 note="+strings.Repeat("x", 256), "553 bad-value key=note value="+strings.Repeat("x", 256)+` msg="the text is longer than 255 characters"`)
 	s.want("ackalarm 7 note=\"a new disk\"", "200 ok acked=1")
 	s.want("ackalarm 7", "204 unchanged acked=0")
+	s.want("ackalarm 7 note=\"it has come\"", "200 ok acked=1")
+	s.want("ackalarm 7 note=\"a new disk\"", "200 ok acked=1")
+	s.want("ackalarm all note=all", "204 unchanged acked=0")
 	s.want("ackalarm all", "204 unchanged acked=0")
 	s.want("ackalarm 5", "204 unchanged acked=0")
 	if a, _ := f.Alarm(7); a.AckedBy != "root" || a.Note != "a new disk" {

@@ -50,7 +50,7 @@ func (f *fakeMaster) AckAlarm(ctx context.Context, id uint64, note string) (n in
 	defer f.mu.Unlock()
 	for i := range f.alarms {
 		a := &f.alarms[i]
-		if (id == 0 || a.ID == id) && a.Active() && a.Acked.IsZero() {
+		if (id == 0 || a.ID == id) && a.Active() && (a.Acked.IsZero() || id != 0 && note != "" && note != a.Note) {
 			a.Acked, a.AckedBy, a.Note = fakeStart.Add(2*time.Minute), c.Name, note
 			n++
 		}

@@ -298,8 +298,8 @@ func (m *Manager) forgotten(ids []uint64) {
 	}
 }
 
-// Ack notes durably that somebody knows of an alarm, or of all for id 0, and
-// returns how many have changed by it.
+// Ack notes durably that somebody knows of an alarm, or for id 0 of all of which
+// nobody does, and returns how many have changed by it.
 func (m *Manager) Ack(ctx context.Context, id uint64, by, note string) (n int, err error) {
 	m.cfg.Turn.Lock()
 	defer m.cfg.Turn.Unlock()

@@ -167,17 +167,18 @@ func (b *Book) clear(r *Record, now time.Time, by string) {
 	}
 }
 
-// Ack decides that somebody knows of these alarms, or of all for nil: it
-// returns how they will be, and changes nothing. Those that are not active, or
-// that would not change, are left out. The caller makes it durable and then
-// calls Acked.
+// Ack decides that somebody knows of these alarms, or for nil of all of which
+// nobody does: it returns how they will be, and changes nothing. Those that are
+// not active, or that would not change, are left out. The caller makes it
+// durable and then calls Acked.
 func (b *Book) Ack(now time.Time, ids []uint64, by, note string) (out []Record) {
-	if ids == nil {
+	all := ids == nil
+	if all {
 		ids = slices.Sorted(maps.Keys(b.all))
 	}
 	for _, id := range ids {
 		r := b.all[id]
-		if r == nil || !r.active() || !r.Acked.IsZero() && (note == "" || note == r.Note) {
+		if r == nil || !r.active() || !r.Acked.IsZero() && (all || note == "" || note == r.Note) {
 			continue
 		}
 		x := *r

@@ -36,7 +36,7 @@ func seen(b *Book) (out []string) {
 		r := b.all[id]
 		text := fmt.Sprintf("%d %s %s x%d", r.ID, r.Kind, r.Object, r.Count)
 		if !r.Acked.IsZero() {
-			text += " acked by " + r.AckedBy
+			text += strings.TrimSuffix(" acked by "+r.AckedBy+" "+r.Note, " ")
 		}
 		if !r.active() {
 			text += strings.TrimSuffix(" cleared by "+r.ClearedBy, " by ")
@@ -52,8 +52,9 @@ func TestBook(t *testing.T) {
 	type step struct {
 		at   time.Duration
 		sign Sign   // where it has a kind
-		do   string // ack, clear, tick
+		do   string // ack, ack all, clear, tick
 		id   uint64
+		note string // of ack, by alice; none: it is by root
 	}
 	tests := map[string]struct {
 		steps []step
@@ -70,10 +71,13 @@ func TestBook(t *testing.T) {
 		"acknowledged":             {[]step{{sign: wrong("a", "1")}, {do: "ack", id: 1}}, []string{"1 a 1 x1 acked by root"}},
 		"acknowledged and folded":  {[]step{{sign: wrong("a", "1")}, {do: "ack", id: 1}, {sign: wrong("a", "1")}}, []string{"1 a 1 x2 acked by root"}},
 		"acknowledged and over":    {[]step{{sign: wrong("a", "1")}, {do: "ack", id: 1}, {sign: right("a", "1")}}, []string{"1 a 1 x1 acked by root cleared"}},
-		"over and acknowledged":    {[]step{{sign: wrong("a", "1")}, {sign: right("a", "1")}, {do: "ack", id: 1}}, []string{"1 a 1 x1 cleared"}},
-		"cleared by hand":          {[]step{{sign: wrong("a", "1")}, {do: "clear", id: 1}}, []string{"1 a 1 x1 cleared by root"}},
-		"back while it lasts":      {[]step{{sign: wrong("a", "1")}, {do: "clear", id: 1}, {at: comeBack, do: "tick"}}, []string{"1 a 1 x1 cleared by root", "2 a 1 x1"}},
-		"not at once":              {[]step{{sign: wrong("a", "1")}, {do: "clear", id: 1}, {at: comeBack - 1, do: "tick"}}, []string{"1 a 1 x1 cleared by root"}},
+		"known, with another note": {[]step{{sign: wrong("a", "1")}, {do: "ack", id: 1}, {do: "ack", id: 1, note: "mine"}, {do: "ack", id: 1}}, []string{"1 a 1 x1 acked by alice mine"}},
+		"all: what nobody knows": {[]step{{sign: wrong("a", "1")}, {sign: wrong("a", "2")}, {do: "ack", id: 1, note: "mine"}, {do: "ack all", note: "night shift"}},
+			[]string{"1 a 1 x1 acked by alice mine", "2 a 2 x1 acked by bob night shift"}},
+		"over and acknowledged": {[]step{{sign: wrong("a", "1")}, {sign: right("a", "1")}, {do: "ack", id: 1}}, []string{"1 a 1 x1 cleared"}},
+		"cleared by hand":       {[]step{{sign: wrong("a", "1")}, {do: "clear", id: 1}}, []string{"1 a 1 x1 cleared by root"}},
+		"back while it lasts":   {[]step{{sign: wrong("a", "1")}, {do: "clear", id: 1}, {at: comeBack, do: "tick"}}, []string{"1 a 1 x1 cleared by root", "2 a 1 x1"}},
+		"not at once":           {[]step{{sign: wrong("a", "1")}, {do: "clear", id: 1}, {at: comeBack - 1, do: "tick"}}, []string{"1 a 1 x1 cleared by root"}},
 		"not when it is over": {[]step{{sign: wrong("a", "1")}, {do: "clear", id: 1}, {sign: right("a", "1")}, {at: time.Hour, do: "tick"}},
 			[]string{"1 a 1 x1 cleared by root"}},
 		"told again before that":     {[]step{{sign: wrong("a", "1")}, {do: "clear", id: 1}, {sign: wrong("a", "1")}, {at: time.Hour, do: "tick"}}, []string{"1 a 1 x1 cleared by root", "2 a 1 x1"}},
@@ -93,7 +97,15 @@ func TestBook(t *testing.T) {
 				case s.sign.Kind != "":
 					b.Sign(now, s.sign)
 				case s.do == "ack":
-					for _, r := range b.Ack(now, []uint64{s.id}, "root", "") {
+					by := "root"
+					if s.note != "" {
+						by = "alice"
+					}
+					for _, r := range b.Ack(now, []uint64{s.id}, by, s.note) {
+						b.Acked(r)
+					}
+				case s.do == "ack all":
+					for _, r := range b.Ack(now, nil, "bob", s.note) {
 						b.Acked(r)
 					}
 				case s.do == "clear":
