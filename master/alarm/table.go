@@ -68,6 +68,7 @@ var rows = []row{
 	{event: "cert.expiring", kind: "certificate", object: "server", severity: monitor.Warning, lasting: true},
 	{event: "cert.renewed", kind: "certificate", object: "server", severity: over},
 	{event: "server.forgotten", kind: "certificate", object: "server", severity: over},
+	{event: "server.replaced", kind: "certificate", object: "server", severity: over}, // a later master does not know of the one before
 
 	{event: "password.wrong", kind: "password-wrong", object: "from", severity: monitor.Warning, quiet: quietSecret},
 	{event: "password.locked", kind: "password-locked", object: "from", severity: monitor.Critical, quiet: quietSecret},

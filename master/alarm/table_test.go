@@ -71,6 +71,7 @@ func TestSigns(t *testing.T) {
 		{"master.nospace", nil, "critical master-space master lasting"},
 		{"master.interval", []monitor.Pair{pair("interval", 6.0), pair("wish", 3.0)}, "warning master-busy master lasting"},
 		{"master.interval", []monitor.Pair{pair("interval", 3.0), pair("wish", 3.0)}, "over master-busy master"},
+		{"server.replaced", []monitor.Pair{pair("server", uint64(3)), pair("name", "sat3")}, "over server-unfit 3, over certificate 3"},
 		{"server.refused", []monitor.Pair{pair("name", "")}, ""},
 		{"server.refused", nil, ""},
 		{"alarm.raised", []monitor.Pair{pair("alarm", uint64(1))}, ""},
