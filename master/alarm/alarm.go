@@ -219,7 +219,7 @@ func (m *Manager) due() (batch []Record, old []uint64, next uint64) {
 		old = old[:store.MaxChanges/4]
 	}
 	old = slices.DeleteFunc(old, func(id uint64) bool {
-		return m.unsaid[id] || slices.ContainsFunc(batch, func(r Record) bool { return r.ID == id })
+		return m.unsaid[id] || m.folded[id] || slices.ContainsFunc(batch, func(r Record) bool { return r.ID == id })
 	})
 	return batch, old, m.book.Next()
 }

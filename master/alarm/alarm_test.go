@@ -411,6 +411,28 @@ func TestSettle(t *testing.T) {
 	}
 }
 
+// S18: one that came again a moment before it was cleared is forgotten when that
+// has been stored.
+func TestOldOneWithACount(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.Event("server.lost", "Away.", server(1))
+		synctest.Wait()
+		b.Event("server.lost", "Away.", server(1))
+		if ok, err := b.Clear(t.Context(), 1, "root"); !ok || err != nil {
+			t.Fatalf("clear: %v, %v", ok, err)
+		}
+		for range KeepMax {
+			b.Event("server.lost", "Away.", server(2))
+			b.Event("server.up", "Here.", server(2))
+		}
+		time.Sleep(2 * countEvery)
+		synctest.Wait()
+		if _, ok := b.Get(1); ok || len(b.List(true)) != KeepMax {
+			t.Errorf("%d alarms are shown, the first: %v", len(b.List(true)), ok)
+		}
+	})
+}
+
 // S18: old alarms leave the disk with those who come.
 func TestOldOnesLeaveTheDisk(t *testing.T) {
 	b := newBench(t, store.NewMem())
