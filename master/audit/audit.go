@@ -35,7 +35,8 @@ type Config struct {
 	Store store.Store // required
 	Epoch store.Epoch
 	// Event announces that commands cannot be kept, and that they can again; it
-	// must not block. Required.
+	// must neither block nor call the Keeper: the order in which it is called is
+	// the order in which it was so. Required.
 	Event func(typ, text string, pairs ...monitor.Pair)
 	Log   zerolog.Logger
 	// Keep and KeepDenied are how many commands are kept; the defaults are those
@@ -111,6 +112,7 @@ func (k *Keeper) Add(a monitor.Audited) {
 	k.next++
 	k.waiting = append(k.waiting, e)
 	if n := len(k.waiting) - mostWait; n > 0 {
+		tell(k.waiting[k.busy : k.busy+n])
 		k.waiting = slices.Concat(k.waiting[:k.busy], k.waiting[k.busy+n:])
 	}
 	wait := patience
@@ -124,7 +126,23 @@ func (k *Keeper) Add(a monitor.Audited) {
 	select {
 	case <-e.done:
 	case <-timer.C:
-		k.outcome(fmt.Errorf("the disk takes longer than %v", wait))
+		err := fmt.Errorf("the disk takes longer than %v", wait)
+		k.mu.Lock()
+		select {
+		case <-e.done: // in this moment
+			err = nil
+		default:
+			k.outcome(err)
+		}
+		k.mu.Unlock()
+		k.log(err)
+	}
+}
+
+// tell lets those go on who wait for commands; k.mu must be held.
+func tell(some []*entry) {
+	for _, e := range some {
+		e.once.Do(func() { close(e.done) })
 	}
 }
 
@@ -152,8 +170,8 @@ func (k *Keeper) write() {
 			changes = append(changes, store.Change{Key: key(id)})
 		}
 		err := k.cfg.Store.Commit(context.Background(), k.cfg.Epoch, nil, changes)
-		k.outcome(err) // first: nobody begins anew meanwhile
 		k.settle(batch, old, err)
+		k.log(err)
 		if err != nil {
 			return
 		}
@@ -176,6 +194,7 @@ func (k *Keeper) take() (batch []Record, old []uint64) {
 func (k *Keeper) settle(batch []Record, old []uint64, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.outcome(err)
 	told := k.waiting[:k.busy]
 	if err == nil {
 		k.kept.add(batch, old)
@@ -185,25 +204,25 @@ func (k *Keeper) settle(batch []Record, old []uint64, err error) {
 		k.writing = false
 	}
 	k.busy = 0
-	for _, e := range told {
-		e.once.Do(func() { close(e.done) })
+	tell(told)
+}
+
+// outcome tells when commands cannot be kept, and when they can again; k.mu must
+// be held.
+func (k *Keeper) outcome(err error) {
+	was := k.failed
+	k.failed = err != nil
+	switch {
+	case err != nil && !was:
+		k.cfg.Event("audit.failed", fmt.Sprintf("Commands of administrators cannot be kept: %v. They are in the log of the master.", err))
+	case err == nil && was:
+		k.cfg.Event("audit.kept", "Commands of administrators are kept again.")
 	}
 }
 
-// outcome tells when commands cannot be kept, and when they can again.
-func (k *Keeper) outcome(err error) {
-	k.mu.Lock()
-	was := k.failed
-	k.failed = err != nil
-	k.mu.Unlock()
-	switch {
-	case err != nil:
+func (k *Keeper) log(err error) {
+	if err != nil {
 		k.cfg.Log.Error().Err(err).Msg("commands of administrators are not kept now, they are in this log only; trying again")
-		if !was {
-			k.cfg.Event("audit.failed", fmt.Sprintf("Commands of administrators cannot be kept: %v. They are in the log of the master.", err))
-		}
-	case was:
-		k.cfg.Event("audit.kept", "Commands of administrators are kept again.")
 	}
 }
 

@@ -224,6 +224,24 @@ func TestFullDisk(t *testing.T) {
 	})
 }
 
+// A disk that is ready in the moment in which the patience ends: what was told
+// last is how it is.
+func TestReadyAtTheLastMoment(t *testing.T) {
+	for range 100 {
+		synctest.Test(t, func(t *testing.T) {
+			db := &slow{Mem: store.NewMem(), takes: patience}
+			k := newKeeper(t, db, 1, nil)
+			for range 3 {
+				k.work.Go(func() { k.Add(command("offlineserver 1", 200)) })
+			}
+			k.Wait()
+			if said := k.said(); strings.HasSuffix(said, "audit.failed") || k.failed {
+				t.Fatalf("all is kept, told %q", said)
+			}
+		})
+	}
+}
+
 // A disk that hangs keeps a reply back for a bounded time only; commands that
 // come together are one commit.
 func TestSlowDisk(t *testing.T) {
