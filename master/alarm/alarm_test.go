@@ -393,6 +393,10 @@ func TestSettle(t *testing.T) {
 	b.Event("password.wrong", "Wrong.", monitor.Pair{Key: "from", Value: "alice"})
 	b.Event("master.restored", "Restored.")
 	b.Event("trust.lag", "It lags.", server(2)) // told again if it does
+	for _, typ := range []string{"master.nospace", "master.readonly", "audit.failed"} {
+		b.Event(typ, "So it is.")
+	}
+	b.Event("master.interval", "Slowly.", monitor.Pair{Key: "interval", Value: 6.0}, monitor.Pair{Key: "wish", Value: 3.0})
 	if err := b.Work(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -403,7 +407,7 @@ func TestSettle(t *testing.T) {
 	if err := b.Work(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.want("told", b.said(), "cleared 1, cleared 3, cleared 7")
+	b.want("told", b.said(), "cleared 1, cleared 3, cleared 7, cleared 8, cleared 9, cleared 10, cleared 11")
 	b.want("the list", b.shows(false), "4 server-lost 2 x1, 2 desktop-hung bob x1, 5 password-wrong alice x1, 6 master-restored master x1")
 	b.Tick()
 	if len(b.unsaid) != 0 {

@@ -84,20 +84,15 @@ var rows = []row{
 	{event: "session.started", kind: "desktop-failed", object: "user", severity: over},
 	{event: "session.ended", kind: "desktop-failed", object: "user", severity: over},
 
-	{event: "master.nospace", kind: "master-space", severity: monitor.Critical, lasting: true},
+	{event: "master.nospace", kind: "master-space", severity: monitor.Critical, lasting: true, anew: true},
 	{event: "master.space", kind: "master-space", severity: over},
-	{event: "master.readonly", kind: "master-disk", severity: monitor.Critical, lasting: true},
+	{event: "master.readonly", kind: "master-disk", severity: monitor.Critical, lasting: true, anew: true},
 	{event: "master.slow", kind: "master-slow", severity: monitor.Warning, quiet: quietSlow},
 	{event: "master.restored", kind: "master-restored", severity: monitor.Warning}, // until somebody has looked
-	{event: "master.interval", kind: "master-busy", severity: monitor.Warning, lasting: true, when: func(get func(string) any) bool { return get("interval") != get("wish") }},
+	{event: "master.interval", kind: "master-busy", severity: monitor.Warning, lasting: true, anew: true, when: func(get func(string) any) bool { return get("interval") != get("wish") }},
 	{event: "master.interval", kind: "master-busy", severity: over, when: func(get func(string) any) bool { return get("interval") == get("wish") }},
-	{event: "audit.failed", kind: "master-audit", severity: monitor.Critical, lasting: true},
+	{event: "audit.failed", kind: "master-audit", severity: monitor.Critical, lasting: true, anew: true},
 	{event: "audit.kept", kind: "master-audit", severity: over},
-	// A master that has started has a disk that takes changes, and judges anew.
-	{event: "master.started", kind: "master-space", severity: over},
-	{event: "master.started", kind: "master-disk", severity: over},
-	{event: "master.started", kind: "master-busy", severity: over},
-	{event: "master.started", kind: "master-audit", severity: over},
 }
 
 // byEvent are the rows by their event.
