@@ -259,7 +259,4 @@ func TestRun(t *testing.T) {
 	if err := r.Report(t.Context(), 9, 9, link.Report{}); err == nil || errors.Is(err, cluster.ErrUnknownServer) {
 		t.Errorf("a report of nobody: %v", err)
 	}
-	if slices.Contains(r.told, "server.up 9") {
-		t.Error("nobody is up")
-	}
 }
