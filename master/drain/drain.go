@@ -23,6 +23,7 @@ import (
 
 	"verdecmd/master/cluster"
 	"verdecmd/master/job"
+	"verdecmd/master/store"
 	"verdecmd/monitor"
 )
 
@@ -189,15 +190,16 @@ func (m *Manager) Drain(ctx context.Context, server uint64, method Method, limit
 		return j, false, err
 	}
 	spec := job.Spec{Action: Action, Object: strconv.FormatUint(server, 10), Variant: variant(method, limit), By: by, Limit: limit, Data: data}
-	draining := make(chan error, 1)
+	draining := make(chan struct{}) // closed when the store has spoken; where that is an error the job tells it
 	j, joined, err = m.cfg.Jobs.Start(ctx, spec, func(ctx context.Context, progress *job.Progress) job.Outcome {
-		defer close(draining)
-		_, _, err := m.cfg.Servers.SetState(ctx, server, cluster.Draining, reason)
+		err := func() error {
+			defer close(draining)
+			_, _, err := m.cfg.Servers.SetState(ctx, server, cluster.Draining, reason)
+			return err
+		}()
 		if err != nil {
-			draining <- err
-			return failed(server, fmt.Sprintf("nothing was done: %v", err))
+			return m.notBegun(ctx, p, err)
 		}
-		draining <- nil
 		return m.run(ctx, progress, p)
 	})
 	var busy *job.BusyError
@@ -206,7 +208,7 @@ func (m *Manager) Drain(ctx context.Context, server uint64, method Method, limit
 		return j, false, monitor.Errorf(440, []monitor.Pair{{Key: "server", Value: server}, {Key: "job", Value: busy.Job}},
 			"job %d empties server %d already, with %s; \"waitjob %d\" waits for it, \"canceljob %d\" stops it", busy.Job, server, busy.Variant, busy.Job, busy.Job)
 	case err == nil && !joined:
-		<-draining // the store's word; where it is an error the job tells it
+		<-draining
 	}
 	return j, joined, err
 }
@@ -269,13 +271,33 @@ func (m *Manager) offline(p *Plan, over Over) job.Outcome {
 		over = Changed
 	}
 	out := p.outcome(now, v, over)
-	if err != nil {
+	if err != nil && v.State == cluster.Draining {
 		m.cfg.Log.Error().Err(err).Uint64("server", p.Server).Msg("server not put offline, trying again")
-		return failed(p.Server, fmt.Sprintf("server %d stays draining until its state can be stored: %v. %s", p.Server, err, out.Text))
+		return failed(p.Server, err, fmt.Sprintf("server %d stays draining until its state can be stored: %v. %s", p.Server, err, out.Text))
 	}
 	return out
 }
 
-func failed(server uint64, text string) job.Outcome {
-	return job.Outcome{Code: 452, Pairs: []monitor.Pair{{Key: "server", Value: server}, {Key: "msg", Value: text}}, Text: text}
+// notBegun is the reply of a job whose server could not be made draining.
+func (m *Manager) notBegun(ctx context.Context, p *Plan, err error) job.Outcome {
+	v, now := m.view(p)
+	switch {
+	case !v.Known:
+		return p.outcome(now, v, Forgotten)
+	case ctx.Err() != nil:
+		return p.outcome(now, v, Going)
+	}
+	return failed(p.Server, err, fmt.Sprintf("nothing was done: %v", err))
+}
+
+func failed(server uint64, err error, text string) job.Outcome {
+	code := 555
+	var told *monitor.Error
+	switch {
+	case errors.As(err, &told):
+		code = told.Code
+	case errors.Is(err, store.ErrNoSpace):
+		code = 452
+	}
+	return job.Outcome{Code: code, Pairs: []monitor.Pair{{Key: "server", Value: server}, {Key: "msg", Value: text}}, Text: text}
 }

@@ -337,6 +337,57 @@ func TestDrainFullDisk(t *testing.T) {
 	})
 }
 
+// Another error than a full disk has its own code; a server that is forgotten in
+// this moment is no error of the disk.
+func TestDrainNotStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "alice")
+		for _, test := range []struct {
+			err  error
+			want string
+		}{
+			{fmt.Errorf("storing: %w", store.ErrStopped), "555 after 0s, server online"},
+			{monitor.Errorf(554, nil, "not now"), "554 after 0s, server online"},
+		} {
+			w.refuse(test.err)
+			j, _, err := w.m.Drain(t.Context(), server, Wait, 0, "root")
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.wantEnd(j.ID, test.want)
+		}
+		w.refuse(nil)
+		j := w.drain(Wait, 0)
+		w.refuse(store.ErrStopped)
+		w.leave("s1")
+		w.wantEnd(j.ID, "555 after 0s, server draining")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.m.cfg.Servers = forgets{w}
+		j, _, err := w.m.Drain(t.Context(), server, Wait, 0, "root")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if j, err = w.jobs.Wait(t.Context(), j.ID); err != nil || j.Code != 444 || !strings.Contains(j.Text, "was forgotten meanwhile") {
+			t.Errorf("forgotten before its end: %d %s, %v", j.Code, j.Text, err)
+		}
+	})
+}
+
+// forgets is a register from which the server is gone when it is to be put offline.
+type forgets struct{ *world }
+
+func (f forgets) Drained(_ context.Context, id uint64) error {
+	f.state(func(c *cluster.Cluster) {
+		c.Detach(time.Now(), id, c.Server(id).Attachment)
+		if _, err := c.Forget(time.Now().Add(time.Hour), id); err != nil {
+			f.t.Error(err)
+		}
+	})
+	return monitor.Errorf(550, nil, "no server has the ID %d", id)
+}
+
 func (w *world) refuse(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
