@@ -40,12 +40,11 @@ type AuditAdmin interface {
 	Audit(ctx context.Context, f AuditFilter) ([]Audited, error)
 }
 
-// tokenSecret is what stands in a token after its public parts, wherever
-// somebody may have typed one by mistake.
-var tokenSecret = regexp.MustCompile(`(?i)\bvd1-[0-9a-z-]*`)
+// token is a token, wherever somebody may have typed one by mistake.
+var token = regexp.MustCompile(`(?i)\bvd1-[0-9a-z-]*`)
 
 // redact takes out of a line what looks like a secret.
-func redact(line string) string { return tokenSecret.ReplaceAllString(line, "vd1-***") }
+func redact(line string) string { return token.ReplaceAllString(line, "vd1-***") }
 
 // auditShown is how many commands audit shows by itself.
 const auditShown = 100

@@ -107,7 +107,7 @@ func TestAuditHasNoSecrets(t *testing.T) {
 		t.Errorf("the reply is %s", a.end)
 	}
 	for _, line := range []string{"passwordfortest planted-2", "setting VERDECMD_SECRET planted-3", "setting VERDECMD_SECRET planted-4 planted-5",
-		"offlineserver vd1-0123-planted-6", "offlineserver 1 reason=vd1-0123-planted-7", `clearalarm "VD1-0123-planted-8"`} {
+		"setting VERDECMD_SECRTE planted-10", "offlineserver vd1-0123-planted-6", "offlineserver 1 reason=vd1-0123-planted-7", `clearalarm "VD1-0123-planted-8"`} {
 		s.ask(line)
 	}
 	s.ask("level viewer")
@@ -126,7 +126,7 @@ func TestAuditHasNoSecrets(t *testing.T) {
 	for _, a := range f.audited {
 		lines = append(lines, a.Line)
 	}
-	want := []string{"passwordfortest ***", "tokenfortest", "passwordfortest ***", "setting ***", "offlineserver vd1-***", "offlineserver 1 reason=vd1-***", `clearalarm "vd1-***"`,
+	want := []string{"passwordfortest ***", "tokenfortest", "passwordfortest ***", "setting ***", "setting ***", "offlineserver vd1-***", "offlineserver 1 reason=vd1-***", `clearalarm "vd1-***"`,
 		"passwordfortest ***", "setting ***", "offlineserver vd1-***"}
 	if !slices.Equal(lines, want) {
 		t.Errorf("\n got %q\nwant %q", lines, want)

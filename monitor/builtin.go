@@ -291,18 +291,15 @@ func newSubscription(c *Call, b Backend) (*subscription, error) {
 func eventTypes(string) []Choice {
 	var out []Choice
 	for _, kind := range []string{
-		"server.* up down online offline draining registered replacing replaced rejoined forgotten unfit fit refused duplicate skew clock nospace space",
+		"server.* up down online offline draining registered replacing replaced rejoined forgotten unfit fit refused duplicate skew clock nospace space lost away",
 		"password.* wrong locked", "token.* refused", "cert.* expiring renewed", "trust.* lag current",
 		"session.* starting started stopping ended failed hung migrated",
-		"server. lost away", // the rest of those above
 		"reservation.* made used expired cancelled", "image.* published rolledback",
 		"replica.* ready started stopped failed", "template.* synced failed", "roam.* up down",
 		"alarm.* raised acked cleared", "job.* started finished", "config.* changed", "master.* started restored slow readonly nospace space interval", "audit.* failed kept",
 	} {
 		words := strings.Fields(kind)
-		if strings.HasSuffix(words[0], "*") {
-			out = append(out, Choice{Word: words[0]})
-		}
+		out = append(out, Choice{Word: words[0]})
 		for _, w := range words[1:] {
 			out = append(out, Choice{Word: strings.TrimSuffix(words[0], "*") + w})
 		}

@@ -218,7 +218,7 @@ func (c *console) handle(line string) bool {
 	if name == "" {
 		return false
 	}
-	if strings.HasPrefix(asciiLower(name), "managerp") { // what is behind it may be a secret
+	if secretive(name) {
 		c.remember(name)
 	} else {
 		c.remember(line)
@@ -255,6 +255,13 @@ func (c *console) handle(line string) bool {
 		return false
 	}
 	return c.execute(line)
+}
+
+// secretive tells whether a name is managerpassword, is short for it, or seems to
+// be meant for it: what somebody has typed behind it may be the secret.
+func secretive(name string) bool {
+	name = asciiLower(name)
+	return strings.HasPrefix("managerpassword", name) || strings.HasPrefix(name, "managerp")
 }
 
 func (c *console) remember(line string) {

@@ -192,6 +192,11 @@ func TestConsole(t *testing.T) {
 	s.until("Pong: twice")
 	s.typeKeys("ping twice\r")
 	s.until("Pong: twice")
+	for name, says := range map[string]string{"ma": "Usage: managerpassword.", "managerpaswsord": "Did you mean"} {
+		s.typeKeys(name + " planted\r")
+		s.until(says)
+		s.until(ready)
+	}
 	s.typeKeys("help\r")
 	s.until("Monitor")
 	s.until("watch [SECONDS] COMMAND")
@@ -215,7 +220,7 @@ func TestConsole(t *testing.T) {
 		t.Fatalf("history: %v, %v", at.Mode(), err)
 	}
 	raw, _ := os.ReadFile(history)
-	if got := string(raw); !strings.Contains(got, "ping 日本語\n") || strings.Contains(got, "hidden") || strings.Count(got, "ping twice") != 1 {
+	if got := string(raw); !strings.Contains(got, "ping 日本語\n") || strings.Contains(got, "hidden") || strings.Contains(got, "planted") || !strings.Contains(got, "ma\n") || strings.Count(got, "ping twice") != 1 {
 		t.Errorf("history:\n%s", got)
 	}
 }

@@ -75,7 +75,8 @@ func operationCommands(t *Table, b Backend) []Entry {
 			"their own files: change it there."},
 		Example: "setting WIN4_VERDE_STATS_INTERVAL 5",
 		See:     []string{"settings"},
-		Hide:    func(args map[string]string) bool { s, err := b.Setting(args["name"]); return err == nil && s.Secret },
+		// A name that is mistyped may be meant for one that is secret.
+		Hide: func(args map[string]string) bool { s, err := b.Setting(args["name"]); return err != nil || s.Secret },
 		Run: func(ctx context.Context, c *Call) (Reply, error) {
 			if c.Has("value") {
 				return setSetting(ctx, c, b)
