@@ -20,7 +20,7 @@ func FuzzRecord(f *testing.F) {
 	for _, r := range []Record{
 		{ID: 1, Kind: "server-lost", Object: "3", Severity: monitor.Critical, Text: "Away.", Since: at, Last: at, Count: 2, Lasting: true},
 		{ID: 7, Kind: "password-wrong", Object: More, Severity: monitor.Warning, Since: at, Last: at, Count: 1 << 60, Quiet: time.Hour, Acked: at, AckedBy: "root", Note: "ä\x00"},
-		{ID: 1 << 62, Kind: "a", Severity: monitor.Info, Since: at, Count: 1, Cleared: at, ClearedBy: "root"},
+		{ID: store.MaxNumber, Kind: "a", Severity: monitor.Info, Since: at, Count: 1, Cleared: at, ClearedBy: "root"},
 	} {
 		b, err := json.Marshal(r)
 		if err != nil {

@@ -18,15 +18,11 @@ const (
 
 var nextKey = store.Key{Bucket: metaBucket, ID: "next"}
 
-// mostID is more than there will ever be.
-const mostID = 1 << 62
-
 // leap is more than the alarms that are raised between two copies of the
 // database.
 const leap = 1 << 20
 
-// key sorts by number.
-func key(id uint64) store.Key { return store.Key{Bucket: bucket, ID: fmt.Sprintf("%020d", id)} }
+func key(id uint64) store.Key { return store.Numbered(bucket, id) }
 
 // load reads all alarms and the next free number.
 func (m *Manager) load(ctx context.Context) error {
@@ -62,7 +58,7 @@ func nextNumber(s store.Snapshot) (next uint64, err error) {
 	if err := json.Unmarshal(v, &next); err != nil {
 		return 0, fmt.Errorf("next number: %w", err)
 	}
-	if next == 0 || next > 2*mostID {
+	if next == 0 || next > 2*store.MaxNumber {
 		return 0, fmt.Errorf("next number: %d cannot be one", next)
 	}
 	return next, nil
@@ -75,7 +71,7 @@ func decode(v []byte) (Record, error) {
 		return r, err
 	}
 	switch {
-	case r.ID == 0 || r.ID > mostID:
+	case r.ID == 0 || r.ID > store.MaxNumber:
 		return r, fmt.Errorf("%d cannot be its number", r.ID)
 	case r.Kind == "" || r.Since.IsZero() || r.Count == 0:
 		return r, fmt.Errorf("kind %q, since %v, count %d", r.Kind, r.Since, r.Count)

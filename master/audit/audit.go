@@ -266,8 +266,7 @@ func (k *Keeper) each(ctx context.Context, f func(Record)) error {
 
 const bucket = "audit"
 
-// key sorts by number.
-func key(id uint64) store.Key { return store.Key{Bucket: bucket, ID: fmt.Sprintf("%020d", id)} }
+func key(id uint64) store.Key { return store.Numbered(bucket, id) }
 
 func (r Record) encode() []byte {
 	b, err := json.Marshal(r)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"verdecmd/master/store"
 	"verdecmd/monitor"
 )
 
@@ -16,9 +17,6 @@ const (
 	KeepDenied = 1_000
 	maxText    = 1000 // bytes
 )
-
-// mostID is more than there will ever be.
-const mostID = 1 << 62
 
 // denied is the code of a command that was not permitted.
 const denied = 530
@@ -61,7 +59,7 @@ func decode(v []byte) (Record, error) {
 	if err := json.Unmarshal(v, &r); err != nil {
 		return r, err
 	}
-	if r.ID == 0 || r.ID > mostID || r.Level < monitor.Viewer || r.Level > monitor.Admin || r.Command == "" {
+	if r.ID == 0 || r.ID > store.MaxNumber || r.Level < monitor.Viewer || r.Level > monitor.Admin || r.Command == "" {
 		return r, fmt.Errorf("number %d, level %d, command %q", r.ID, r.Level, r.Command)
 	}
 	return r, nil

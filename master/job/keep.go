@@ -19,8 +19,7 @@ const (
 
 var nextKey = store.Key{Bucket: metaBucket, ID: "next"}
 
-// key sorts by number.
-func key(id uint64) store.Key { return store.Key{Bucket: bucket, ID: fmt.Sprintf("%020d", id)} }
+func key(id uint64) store.Key { return store.Numbered(bucket, id) }
 
 // load reads all jobs and the next free number.
 func (m *Manager) load(ctx context.Context) error {

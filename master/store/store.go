@@ -57,6 +57,12 @@ type Key struct{ Bucket, ID string }
 
 func (k Key) String() string { return k.Bucket + "/" + k.ID }
 
+// MaxNumber is more than there will ever be of what is numbered.
+const MaxNumber = 1 << 62
+
+// Numbered is the key of what has a number: All yields them by it.
+func Numbered(bucket string, n uint64) Key { return Key{bucket, fmt.Sprintf("%020d", n)} }
+
 // Guard is a condition of a commit: the record has exactly the value Want.
 // A nil Want means that there must be no record; an empty one that is not nil
 // means an empty record.
