@@ -28,7 +28,7 @@ var sourcesOfRefusals = map[string][]string{
 	},
 	"../../satellite/session/plan_life.go": {"; the guest's last line: %q", "%s/%d"},
 	"../../satellite/link/plan.go": {
-		"the clock of this host is %v %s the master's: set it, and let it be kept right by NTP", // a warning in the log
+		"the clock of this host is %s the master's: set it, and let it be kept right by NTP", // a warning in the log
 	},
 }
 
