@@ -128,6 +128,10 @@ func (s *Satellite) bar(why error) {
 	}
 }
 
+// settleWithin bounds how long the first connection to the master waits for what
+// it is to tell.
+const settleWithin = time.Second
+
 // Run works until ctx ends, lets go of the desktops, and returns when
 // everything it started has ended.
 func (s *Satellite) Run(ctx context.Context) error {
@@ -143,7 +147,10 @@ func (s *Satellite) Run(ctx context.Context) error {
 	defer off()
 	s.off = off
 	if s.cfg.Barred == nil {
-		g.Go(func() error { return s.link.Run(on) })
+		g.Go(func() error {
+			s.settle(on)
+			return s.link.Run(on)
+		})
 		if s.cfg.Renew != nil {
 			g.Go(func() error { return s.cfg.Renew(on, s.revoked) })
 		}
@@ -178,6 +185,19 @@ func (s *Satellite) Run(ctx context.Context) error {
 		return fmt.Errorf("satellite: %w", err)
 	}
 	return nil
+}
+
+// settle waits for what the first hello is to say, though not for long: who comes
+// to know of it later has to connect once more.
+func (s *Satellite) settle(ctx context.Context) {
+	if s.cfg.Peer == nil {
+		return
+	}
+	select {
+	case <-s.cfg.Peer.Tried():
+	case <-time.After(settleWithin):
+	case <-ctx.Done():
+	}
 }
 
 // alive returns at once unless the satellite hangs.

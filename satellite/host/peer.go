@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -48,16 +49,22 @@ type Peer struct {
 	cfg     PeerConfig
 	reached func()
 	address atomic.Pointer[string]
+	tried   chan struct{}
+	settle  func() // closes tried
 }
 
 // NewPeer returns a Peer that does not listen yet.
 func NewPeer(cfg PeerConfig) *Peer {
-	return &Peer{cfg: cfg, reached: func() {}}
+	tried := make(chan struct{})
+	return &Peer{cfg: cfg, reached: func() {}, tried: tried, settle: sync.OnceFunc(func() { close(tried) })}
 }
 
 // Connect hands in who tells the cluster where others reach this satellite; it
 // must not block. It must be called before Run.
 func (p *Peer) Connect(reached func()) { p.reached = reached }
+
+// Tried is closed once it is known whether others reach this satellite at first.
+func (p *Peer) Tried() <-chan struct{} { return p.tried }
 
 // Address is where others reach this satellite, as host:port; empty while nobody
 // does.
@@ -74,6 +81,7 @@ func (p *Peer) Run(ctx context.Context) error {
 	told := ""
 	for ctx.Err() == nil {
 		err := p.serve(ctx)
+		p.settle()
 		if ctx.Err() != nil {
 			break
 		}
@@ -131,6 +139,7 @@ func (p *Peer) serve(ctx context.Context) error {
 	if was := p.address.Swap(&at.Peer); was == nil || *was != at.Peer {
 		p.reached()
 	}
+	p.settle()
 	p.cfg.Log.Info().Strs("listen", open).Str("address", at.Peer).Msg("waiting for other satellites")
 	err = g.Wait()
 	if errors.Is(err, grpc.ErrServerStopped) {

@@ -214,7 +214,12 @@ func TestPeerListensLater(t *testing.T) {
 				p.Connect(func() { t.Error("others are told of it") })
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error, 1)
+				began := time.Now()
 				go func() { done <- p.Run(ctx) }()
+				<-p.Tried() // the link does not wait for what may never be
+				if d := time.Since(began); d > 0 {
+					t.Errorf("it took %v to know that it does not listen", d)
+				}
 				time.Sleep(4*listenAgain - 1)
 				synctest.Wait()
 				if tried != 4 || len(done) > 0 || p.Address() != "" || strings.Count(log.String(), "do not reach this one") != 1 {

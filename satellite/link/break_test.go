@@ -1,9 +1,11 @@
 package link
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -101,7 +103,8 @@ func TestBreakWhileConnecting(t *testing.T) {
 		pb.RegisterLinkServer(s, m)
 		served := make(chan error, 1)
 		go func() { served <- s.Serve(m.pipe) }()
-		l := New(Config{Masters: []string{"m:1"}, Host: resting{}, Peer: m.address, Log: zerolog.Nop(), Jitter: func() float64 { return 1 },
+		var log bytes.Buffer
+		l := New(Config{Masters: []string{"m:1"}, Host: resting{}, Peer: m.address, Log: zerolog.New(&log), Jitter: func() float64 { return 1 },
 			Dial: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(m.dial)}})
 		l.Restate() // before it runs there is nothing to do
 		l.Break()
@@ -132,5 +135,8 @@ func TestBreakWhileConnecting(t *testing.T) {
 		}
 		s.Stop()
 		<-served
+		if strings.Contains(log.String(), "warn") || strings.Count(log.String(), "made anew") != 4 {
+			t.Errorf("the log: %s", log.String())
+		}
 	})
 }

@@ -10,12 +10,15 @@ package link
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	pb "verdecmd/proto"
 	"verdecmd/proto/wire"
@@ -85,12 +88,12 @@ type Config struct {
 type Link struct {
 	cfg Config
 
-	mu      sync.Mutex // guards what follows
-	conn    *conn      // nil: down
-	end     func()     // ends the connection that is there or is being made; nil: there was none yet
-	said    bool       // its hello is on the way, and says what was so by then
-	down    time.Time  // since when there is no connection
-	why     string     // the last failure, in words
+	mu      sync.Mutex  // guards what follows
+	conn    *conn       // nil: down
+	end     func(error) // ends the connection that is there or is being made; nil: there was none yet
+	said    bool        // its hello is on the way, and says what was so by then
+	down    time.Time   // since when there is no connection
+	why     string      // the last failure, in words
 	changed chan struct{}
 	serial  uint64
 
@@ -104,7 +107,7 @@ type conn struct {
 	attachment uint64
 	client     pb.LinkClient
 	ctx        context.Context
-	end        context.CancelFunc
+	end        func() // for errUnknown
 }
 
 // New returns a Link that is down.
@@ -139,7 +142,9 @@ func (l *Link) Run(ctx context.Context) error {
 			l.cfg.Revoked(text)
 			return nil
 		}
-		if news {
+		if errors.Is(err, errAnew) {
+			l.cfg.Log.Info().Str("master", address).Msg("the link to the master is made anew: there is another certificate or address to show")
+		} else if news {
 			l.cfg.Log.Warn().Str("master", address).Str("error", text).Msg("no link to the master")
 		}
 		select {
@@ -160,11 +165,24 @@ func (l *Link) fail(why string) (news bool) {
 	return news
 }
 
+// Why this end gives up a connection.
+var (
+	errAnew    = errors.New("this host has something else to show")
+	errSilent  = fmt.Errorf("the master has not answered within %v", welcomeWithin)
+	errUnknown = errors.New("the outcome of a login is not known, the next connection settles it")
+)
+
 // once is the whole life of one connection.
 func (l *Link) once(ctx context.Context, address string) (welcomed bool, err error) {
-	ctx, end := context.WithCancel(ctx)
-	defer end()
-	l.begin(end)
+	ctx, give := context.WithCancelCause(ctx)
+	end := func() { give(nil) }
+	defer func() {
+		if cause := context.Cause(ctx); (status.Code(err) == codes.Canceled || errors.Is(err, context.Canceled)) && !errors.Is(cause, context.Canceled) {
+			err = cause
+		}
+		end()
+	}()
+	l.begin(give)
 	cc, err := grpc.NewClient("passthrough:///"+address, l.cfg.Dial...)
 	if err != nil {
 		return false, err
@@ -181,7 +199,7 @@ func (l *Link) once(ctx context.Context, address string) (welcomed bool, err err
 	hello := Hello(l.cfg.Version, l.cfg.Address, l.cfg.Instance, l.cfg.Host.Journal(), l.cfg.Host.Epoch(), l.cfg.Facts, l.cfg.Host.Sample(), news)
 	l.complete(hello)
 	err = stream.Send(&pb.Up{Kind: &pb.Up_Hello{Hello: hello}})
-	timer := time.AfterFunc(welcomeWithin, end)
+	timer := time.AfterFunc(welcomeWithin, func() { give(errSilent) })
 	first, rerr := stream.Recv()
 	timer.Stop()
 	if rerr != nil { // says more than the error of Send
@@ -201,7 +219,7 @@ func (l *Link) once(ctx context.Context, address string) (welcomed bool, err err
 	if text := Skew(w, time.Now()); text != "" {
 		l.cfg.Log.Warn().Str("master", address).Msg(text)
 	}
-	c := &conn{serial: serial, server: w.ServerId, attachment: w.Attachment, client: client, ctx: ctx, end: end}
+	c := &conn{serial: serial, server: w.ServerId, attachment: w.Attachment, client: client, ctx: ctx, end: func() { give(errUnknown) }}
 	l.set(c)
 	defer l.unset(c)
 	l.cfg.Log.Info().Str("master", address).Uint64("server", w.ServerId).Uint64("epoch", w.Epoch).Msg("connected to the master")
@@ -218,7 +236,7 @@ func (l *Link) once(ctx context.Context, address string) (welcomed bool, err err
 }
 
 // begin notes how to end a connection before anything of this host goes into it.
-func (l *Link) begin(end func()) {
+func (l *Link) begin(end func(error)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.end, l.said = end, false
@@ -310,7 +328,7 @@ func (l *Link) Break() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.end != nil {
-		l.end()
+		l.end(errAnew)
 	}
 }
 
@@ -320,7 +338,7 @@ func (l *Link) Restate() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.end != nil && l.said {
-		l.end()
+		l.end(errAnew)
 	}
 }
 
