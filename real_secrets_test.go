@@ -95,9 +95,8 @@ func TestRealSecrets(t *testing.T) {
 	p.do("-f", "/dev/null", "new-session", "-d", "-x", "120", "-y", "50", "env VERDECMON_HISTORY="+c.path("history/verdecmon")+" verdecmon -s "+c.path("sock"))
 	p.prompt("verdecmd>")
 	p.keys("managerpassword", "Enter")
-	for range 2 {
-		patiently(t, "the question", func() bool { return !strings.HasSuffix(strings.TrimRight(p.screen(), " \n"), "verdecmd>") })
-		time.Sleep(200 * time.Millisecond) // the echo is switched off
+	for _, question := range []string{"Secret:", "Again:"} { // the echo is switched off by then
+		p.prompt(question)
 		p.keys("-l", words["the second password"])
 		p.keys("Enter")
 	}

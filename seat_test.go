@@ -162,6 +162,8 @@ func TestMonitorInTmux(t *testing.T) {
 	p.until("The log level is info.")
 	p.keys("setting VERDECMD_LOGOFF_WAIT 8", "Enter")
 	p.until(`has set VERDECMD_LOGOFF_WAIT to "8".`) // the events go on
+	p.until(`VERDECMD_LOGOFF_WAIT is "8" now.`)     // which may come before the reply
+	p.prompt("verdecmd>")
 	p.keys("C-d")
 	patiently(t, "the end of the monitor", func() bool {
 		return exec.Command("tmux", "-L", p.name, "has-session").Run() != nil
