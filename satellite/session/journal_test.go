@@ -149,8 +149,9 @@ func TestCrashAroundTheStart(t *testing.T) {
 				if err := m.Adopt(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				if n := len(m.Hello(1).Sessions.Sessions); n != 1 {
-					t.Errorf("%d sessions in the first inventory, want 1", n)
+				first := m.Hello(1)
+				if n := len(first.Sessions.Sessions) + len(first.Ended); n != 1 || tt.started && len(first.Ended) > 0 {
+					t.Errorf("the first inventory has the sessions %v and those that ended %v, want one", first.Sessions, first.Ended)
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error, 1)
