@@ -18,7 +18,7 @@ func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(30 * time.Second); !ok(); <-tick.C {
+	for end := time.Now().Add(time.Minute); !ok(); <-tick.C {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for %s", what)
 		}
@@ -51,6 +51,16 @@ func (s *seated) since(seq uint64) (out []string) {
 		}
 	}
 	return out
+}
+
+// told waits until something about alarms has been told after seq, which must be
+// this alone.
+func (s *seated) told(t *testing.T, seq uint64, want string) {
+	t.Helper()
+	until(t, "what is told", func() bool { return len(s.since(seq)) > 0 })
+	if got := s.since(seq); !slices.Equal(got, []string{want}) {
+		t.Errorf("told %q", got)
+	}
 }
 
 // start runs a master until stop is called: what it has in memory is gone then.
@@ -101,9 +111,7 @@ func TestAlarmsOverARestart(t *testing.T) {
 	}
 	report(s, "one", 0)
 	until(t, "the alarm", func() bool { return s.alarmed(false) == "warning server-space 1" })
-	if got := s.since(seq); !slices.Equal(got, []string{"raised server-space"}) {
-		t.Errorf("told %q", got)
-	}
+	s.told(t, seq, "raised server-space") // right after it is shown
 	if o := s.Overview(); o.Alarms != 1 || o.Critical != 0 {
 		t.Errorf("overview: %d alarms, %d critical", o.Alarms, o.Critical)
 	}
@@ -130,9 +138,7 @@ func TestAlarmsOverARestart(t *testing.T) {
 	seq = s.Seq()
 	report(s, "one", 1<<40)
 	until(t, "its end", func() bool { return s.alarmed(false) == "" })
-	if got := s.since(seq); !slices.Equal(got, []string{"cleared server-space"}) {
-		t.Errorf("told %q", got)
-	}
+	s.told(t, seq, "cleared server-space")
 	if ok, err := s.ClearAlarm(ctx, 1); ok || err != nil {
 		t.Errorf("clearalarm of what is over: %v, %v", ok, err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"verdecmd/master/cluster"
+	"verdecmd/master/session"
 	"verdecmd/master/store"
 	"verdecmd/monitor"
 	"verdecmd/proto/wire"
@@ -327,6 +328,18 @@ func TestBackup(t *testing.T) {
 	s := seat(t, db, db.Epoch(), 0)
 	s.run(t)
 	s.attach(t, "one", 3)
+	until(t, "the sessions on the disk, for which a satellite waits a second alone", func() bool {
+		n := 0
+		if err := db.View(t.Context(), func(v store.Snapshot) error {
+			for range v.All(session.Sessions) {
+				n++
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return n == 3
+	})
 	path := filepath.Join(dir, "copy.db")
 	wait := func(path string) monitor.Job {
 		t.Helper()

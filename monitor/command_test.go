@@ -172,11 +172,12 @@ func TestMonitorLosesTheConnection(t *testing.T) {
 		{"master stops", func(*exec.Cmd) { ts.stop() }, 6},
 	} {
 		cmd := monitorProcess(ts.path, "shutdownuser", map[string]string{"interrupted": "alice"}[test.name]+map[string]string{"master stops": "bob"}[test.name])
+		before := len(ts.running())
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		before := len(ts.running())
 		for deadline := time.Now().Add(10 * time.Second); len(ts.running()) == before && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
 		}
 		test.end(cmd)
 		cmd.Wait()

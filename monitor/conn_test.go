@@ -208,8 +208,7 @@ func TestStop(t *testing.T) {
 	waits.ask("hello")
 	listens.ask("events on")
 	waits.send("shutdownuser bob\n")
-	for len(ts.running()) == 0 {
-	}
+	ts.begun(19)
 	go ts.stop()
 	for _, s := range []*strict{idle, waits, listens} {
 		a := s.reply()

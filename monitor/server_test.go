@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -245,10 +246,8 @@ func TestJobs(t *testing.T) {
 	f.boot = -1 // the guest ignores the request
 	ts := serve(t, f, func(cfg *Config) { cfg.Progress = 30 * time.Millisecond })
 	one, two := ts.dial(t), ts.dial(t)
-	one.send("logoffuser carol timeout=1\n")
-	for len(ts.running()) == 0 {
-		runtime.Gosched()
-	}
+	one.send("logoffuser carol timeout=3\n")
+	ts.begun(19)
 	three := ts.dial(t)
 	three.ask("format text")
 	if a := three.ask("logoffuser carol nowait"); !strings.Contains(a.end, "Job 19 works on it already") {
@@ -256,7 +255,7 @@ func TestJobs(t *testing.T) {
 	}
 	three.ask("progress on")
 	three.send("logoffuser carol\n")
-	two.want("logoffuser carol", "200 ok user=carol server=2 session=s42 how=abort elapsed=1 job=19 joined=yes")
+	two.want("logoffuser carol", "200 ok user=carol server=2 session=s42 how=abort elapsed=3 job=19 joined=yes")
 	if a := three.reply(); len(a.extra) == 0 || !strings.Contains(a.extra[0], "Job 19 of ") || !strings.Contains(a.extra[0], "waiting for its end") {
 		t.Errorf("joined, in words: %q", a.extra)
 	}
@@ -267,17 +266,26 @@ func TestJobs(t *testing.T) {
 
 	one.ask("progress on")
 	a := one.ask("logoffuser bob timeout=0.2")
-	if len(a.extra) < 2 || a.extra[0] != "150 started job=21 user=bob limit=0" || a.extra[1] != `110 progress job=21 elapsed=0 limit=0 msg="waiting for the guest"` {
+	if len(a.extra) < 2 || a.extra[0] != "150 started job=21 user=bob limit=0" || untimed(a.extra[1]) != untimed(`110 progress job=21 elapsed=0 limit=0 msg="waiting for the guest"`) {
 		t.Errorf("progress: got %q", a.extra)
 	}
 
 	// A client that is killed: the job ends all the same, and its place is free.
 	two.send("logoffuser alice timeout=0.3\n")
-	for len(ts.running()) == 0 {
-		runtime.Gosched()
-	}
+	ts.begun(22)
 	two.nc.Close()
 	one.want("waitjob 22", "200 ok user=alice server=1 session=s40 how=abort elapsed=0 job=22")
+}
+
+// begun waits until there is the job id, be it ended already.
+func (f *fakeMaster) begun(id uint64) {
+	for {
+		all, _ := f.Jobs(true)
+		if slices.ContainsFunc(all, func(j Job) bool { return j.ID == id }) {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func (f *fakeMaster) running() []Job {

@@ -277,7 +277,7 @@ func TestOpenRefusals(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), path) {
 				t.Errorf("got %v, want the path and %q", err, test.want)
 			}
-			if took := time.Since(began); took > time.Second {
+			if took := time.Since(began); took > 30*time.Second { // who waits for the other one does so for ever
 				t.Errorf("took %v", took)
 			}
 		})

@@ -61,7 +61,7 @@ func calls(t *testing.T, addr string, opts ...grpc.DialOption) map[string]string
 		t.Fatal(err)
 	}
 	defer cc.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	link, host := pb.NewLinkClient(cc), pb.NewEnrolmentClient(cc)
 	word := func(err error) string {
@@ -251,7 +251,7 @@ func TestStrangerSeesLittle(t *testing.T) {
 		// TLS 1.3: the refusal comes with the first read.
 		c, _ := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, NextProtos: alpn})
 		defer c.Close()
-		c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		c.SetReadDeadline(time.Now().Add(soon))
 		if _, err := c.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "certificate required") {
 			t.Errorf("without a certificate and without asking to join: %v", err)
 		}

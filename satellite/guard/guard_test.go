@@ -87,7 +87,7 @@ func TestKeeper_S1(t *testing.T) {
 	// work keeps until a new guardian has shown itself, and returns its process.
 	work := func(k *Keeper, not int) int {
 		t.Helper()
-		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); wait(t) {
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); wait(t) {
 			k.keep(bootTime())
 			if k.pid != 0 && k.pid != not && k.Awake() == nil {
 				k.keep(bootTime())

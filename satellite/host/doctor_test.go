@@ -121,6 +121,24 @@ func (s *site) doctor(t *testing.T) map[string]Finding {
 	return out
 }
 
+// answered is doctor where these checks, or all, are to have an answer: a busy
+// machine may keep one waiting for longer than it waits.
+func (s *site) answered(t *testing.T, checks ...string) (out map[string]Finding) {
+	t.Helper()
+	for range 3 {
+		late := false
+		out = s.doctor(t)
+		for _, f := range out {
+			wanted := len(checks) == 0 || slices.Contains(checks, f.Check)
+			late = late || wanted && (strings.Contains(f.Measured, "no answer") || strings.Contains(f.Measured, "deadline exceeded"))
+		}
+		if !late {
+			break
+		}
+	}
+	return out
+}
+
 // nameServer knows every name but "gone", unless it is dead.
 type nameServer struct{ dead bool }
 
@@ -146,7 +164,7 @@ func TestDoctor(t *testing.T) {
 	s.cfg.HandIn = true
 	s.master.others = []*pb.Survey{{Hostname: "sat8", ServerId: 8, Version: "1.0", Arch: "x86_64", BootId: "other", Settings: map[string]string{settings.LostSessions: "lease"},
 		Accounts: []*pb.Account{{Name: "alice", Uid: 7, Gid: 7, Home: "/h"}, {Name: "zoe", Uid: 9}}, Home: &pb.Mount{Kind: "nfs4", Source: "files:/home", Dir: "/home", Network: true}}}
-	got := s.doctor(t)
+	got := s.answered(t)
 	for check, want := range map[string]struct {
 		level Level
 		has   string
@@ -177,9 +195,15 @@ func TestDoctorClock(t *testing.T) {
 		want Level
 	}{{0, Pass}, {3 * time.Second, Warn}, {-3 * time.Second, Warn}, {time.Hour, Fail}, {-366 * 24 * time.Hour, Fail}} {
 		s.cfg.Now = func() time.Time { return time.Now().Add(tt.off) }
-		f := s.doctor(t)[checkClock]
-		var seconds float64
-		_, err := fmt.Sscanf(f.Measured, "%f s, measured within", &seconds)
+		var f Finding
+		var seconds, ms float64
+		var err error
+		for range 20 {
+			f = s.answered(t, checkMaster)[checkClock]
+			if _, err = fmt.Sscanf(f.Measured, "%f s, measured within %f ms", &seconds, &ms); err != nil || ms < 400 { // else the machine is too busy to tell
+				break
+			}
+		}
 		if f.Level != tt.want || err != nil || math.Abs(seconds-tt.off.Seconds()) > 0.5 {
 			t.Errorf("%v off: got %+v, want %s", tt.off, f, tt.want)
 		}
@@ -235,11 +259,16 @@ func TestDoctorFinds(t *testing.T) {
 			s := newSite(t)
 			tt.change(t, s)
 			began := time.Now()
-			f := s.doctor(t)[tt.check]
+			var f Finding
+			if strings.Contains(tt.has, "no answer") {
+				f = s.doctor(t)[tt.check]
+			} else {
+				f = s.answered(t, tt.check)[tt.check]
+			}
 			if f.Level != tt.level || !strings.Contains(f.Measured, tt.has) || f.Level != Pass && f.Fix == "" {
 				t.Errorf("got %+v, want %s with %q", f, tt.level, tt.has)
 			}
-			if took := time.Since(began); took > 20*time.Second {
+			if took := time.Since(began); took > time.Minute {
 				t.Errorf("it took %v", took)
 			}
 		})

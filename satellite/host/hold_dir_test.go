@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // One program at a time works with the satellite's directory; who comes second is
@@ -26,6 +25,7 @@ func TestHoldDir(t *testing.T) {
 		t.Errorf("a second one: %v", err)
 	}
 	held.Close()
+	released(t, dir)
 	if held, err = HoldDir(dir); err != nil {
 		t.Fatalf("after the first: %v", err)
 	}
@@ -59,11 +59,7 @@ func TestRegisterHoldsTheSatellite(t *testing.T) {
 		_, err := h.do("", "register", "--manager", m.address, "--token-file", file, "--again")
 		done <- err
 	}()
-	for end := time.Now().Add(20 * time.Second); len(m.joins()) < 2; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the request has not come")
-		}
-	}
+	eventually(t, "the request", func() bool { return len(m.joins()) == 2 })
 	if f, err := HoldDir(state); !errors.Is(err, ErrHeld) {
 		t.Errorf("a satellite may start meanwhile: %v", err)
 		f.Close()

@@ -83,7 +83,7 @@ func (h *member) run() (gone <-chan string, over <-chan error) {
 
 func (h *member) until(what string, ok func() bool) {
 	h.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			h.t.Fatalf("waited in vain for %s; log:\n%s", what, h.logged())
 		}

@@ -94,6 +94,7 @@ func TestRegisterSuperseded(t *testing.T) {
 		}
 	}
 	held.Close()
+	released(t, state)
 	if out, err := h.do("", "register", "--manager", m.address, "--token-file", file); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -254,7 +254,42 @@ func (h *newcomer) do(in string, args ...string) (string, error) {
 	h.t.Helper()
 	var out bytes.Buffer
 	err := h.start(h.t.Context(), strings.NewReader(in), &out, args...)
+	if err == nil {
+		released(h.t, filepath.Join(h.dir, "state", "satellite"))
+	}
 	return out.String(), err
+}
+
+// released waits until nobody holds a satellite's directory that was let go: a
+// process that another test is just starting has all our files for a moment.
+func released(t *testing.T, stateDir string) {
+	t.Helper()
+	f, err := os.Open(filepath.Join(stateDir, holdFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer f.Close()
+	eventually(t, "the directory", func() bool {
+		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+			return false
+		}
+		return syscall.Flock(int(f.Fd()), syscall.LOCK_UN) == nil // whoever else has it by now
+	})
+}
+
+// eventually waits for something that is about to happen.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Errorf("waited in vain for %s", what)
+			return
+		}
+	}
 }
 
 func (h *newcomer) start(ctx context.Context, in io.Reader, out io.Writer, args ...string) error {
@@ -365,8 +400,8 @@ func newChair(t *testing.T) *chair {
 // until waits for a text on the screen.
 func (c *chair) until(text string) {
 	c.t.Helper()
-	end := time.Now().Add(15 * time.Second)
-	late := time.AfterFunc(15*time.Second, c.cond.Broadcast)
+	end := time.Now().Add(time.Minute)
+	late := time.AfterFunc(time.Minute, c.cond.Broadcast)
 	defer late.Stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()

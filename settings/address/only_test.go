@@ -83,10 +83,11 @@ addr add 2001:db8:2::9/64 dev pub0 nodad
 		})
 		return l.Addr().String()
 	}
+	const patience = 20 * time.Second // nobody is kept waiting, also who is refused
 	lets := func(from, at string) bool {
 		var n int
 		inside(t, from, func() error {
-			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
 			var d net.Dialer
 			c, err := d.DialContext(ctx, "tcp", at)
@@ -94,7 +95,7 @@ addr add 2001:db8:2::9/64 dev pub0 nodad
 				return nil
 			}
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(3 * time.Second))
+			c.SetDeadline(time.Now().Add(patience))
 			n, _ = c.Read(make([]byte, 1))
 			return nil
 		})

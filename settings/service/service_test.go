@@ -84,9 +84,9 @@ func TestWatch(t *testing.T) {
 			t.Fatalf("got %q", got)
 		}
 	}
-	<-lock        // the program hangs
-	for range 3 { // what is under way already
-		if heard(t, l, 150*time.Millisecond) == "" {
+	<-lock           // the program hangs
+	for range 1000 { // what is under way already, and what this test has not taken in
+		if heard(t, l, time.Second) == "" {
 			break
 		}
 	}

@@ -19,7 +19,7 @@ func TestNoLeaks(t *testing.T) {
 	d, err := s.driver().Start(t.Context(), spec)
 	must(t, err)
 	p := d.Process()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	must(t, d.Ping(ctx))
 	d.Release()

@@ -29,7 +29,7 @@ func TestTry(t *testing.T) {
 			bin := filepath.Join(dir, strings.ReplaceAll(name, " ", ""))
 			must(t, os.WriteFile(bin, []byte("#!/bin/sh\n"+tt.script+"\n"), 0o755))
 			s.cfg.Binary = bin
-			limit := 10 * time.Second
+			limit := time.Minute
 			if tt.want == "no answer" {
 				limit = 200 * time.Millisecond
 			}
