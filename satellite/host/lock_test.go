@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -115,6 +116,17 @@ func TestLocks(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Whose time is over has no answer about locks.
+func TestLocksInterrupted(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	dir := t.TempDir()
+	if got, err := tryLocks(ctx, holder(), dir, nil); !errors.Is(err, context.Canceled) || got.held != nil {
+		t.Errorf("got %+v, %v", got, err)
 	}
 }
 

@@ -135,6 +135,9 @@ func tryLocks(ctx context.Context, holder []string, dir string, homes []Home) (t
 		t.locks.Excludes, err = t.held.try()
 	}
 	switch {
+	case err != nil && ctx.Err() != nil: // the holder was ended since time was up: no answer, and no fault of the locks
+		t.close()
+		return tried{}, ctx.Err()
 	case errors.Is(err, errNoLocks):
 		t.locks.None = err.Error()
 	case err != nil:
