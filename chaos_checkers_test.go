@@ -43,10 +43,11 @@ func TestChaosCheckers(t *testing.T) {
 		"ended, another was asked":    {lives: []*life{told(at("bob", "s3", "sat1", 1, 0, 10), 10, "quit")}, alive: []int{1}, wishes: []wish{{"alice", 9 * time.Second, 11 * time.Second}}, want: "S8"},
 		"ended by an old word":        {lives: []*life{told(at("alice", "s2", "sat2", 1, 11, 20), 20, "quit")}, alive: []int{1}, wishes: []wish{{"alice", 0, 4 * time.Second}}, want: "S8"},
 		"asked before it started":     {lives: []*life{told(at("alice", "s2", "sat2", 1, 11, 12), 12, "quit")}, wishes: []wish{{"alice", 0, 10 * time.Second}}},
-		"started while offline":       {lives: []*life{at("bob", "s3", "sat1", 1, 9, 10)}, alive: []int{1}, offline: []window{{"sat1", 5 * time.Second, windowEnd}}, want: "S6"},
-		"claimed just before offline": {lives: []*life{at("bob", "s3", "sat1", 1, 6, 10)}, alive: []int{1}, offline: []window{{"sat1", 5 * time.Second, windowEnd}}},
-		"started when online again":   {lives: []*life{at("bob", "s3", "sat1", 1, 9, 10)}, alive: []int{1}, offline: []window{{"sat1", 5 * time.Second, 8 * time.Second}}},
-		"another server is offline":   {lives: []*life{at("bob", "s3", "sat1", 1, 9, 10)}, alive: []int{1}, offline: []window{{"sat2", 5 * time.Second, windowEnd}}},
+		"granted while offline":       {lives: []*life{at("alice", "s2", "sat2", 1, 11, 12)}, alive: []int{1}, offline: []window{{"sat2", 5 * time.Second, windowEnd}}, want: "S6"},
+		"granted just before offline": {lives: []*life{at("alice", "s2", "sat2", 1, 11, 12)}, alive: []int{1}, offline: []window{{"sat2", 8 * time.Second, windowEnd}}},
+		"granted before offline":      {lives: []*life{at("bob", "s3", "sat1", 1, 9, 10)}, alive: []int{1}, offline: []window{{"sat1", 5 * time.Second, windowEnd}}},
+		"granted when online again":   {lives: []*life{at("alice", "s2", "sat2", 1, 11, 12)}, alive: []int{1}, offline: []window{{"sat2", 5 * time.Second, 8 * time.Second}}},
+		"another server is offline":   {lives: []*life{at("alice", "s2", "sat2", 1, 11, 12)}, alive: []int{1}, offline: []window{{"sat1", 5 * time.Second, windowEnd}}},
 	}
 	set := func(pids []int) map[int]bool {
 		m := map[int]bool{}

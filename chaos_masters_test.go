@@ -18,11 +18,16 @@ func chaosMasters(t *testing.T, p plan) {
 	const second = "10.77.0.2"
 	c := newChaos(t, p, 2, users, values{"WIN4_VERDE_CMADDR": chaosMaster + ":" + chaosPort + "," + second + ":" + chaosPort})
 	for n := range users {
-		if out, code := c.try("win4", "--satellite", c.path("sat1"), "--user", "u"+strconv.Itoa(n+1)); code == 3 {
-			c.run(0, "win4", "--satellite", c.path("sat2"), "--user", "u"+strconv.Itoa(n+1))
-		} else if code != 0 {
-			t.Fatal(out)
-		}
+		c.until("a login", func() bool {
+			out, code := c.try("win4", "--satellite", c.path("sat1"), "--user", "u"+strconv.Itoa(n+1))
+			if code == 3 {
+				out, code = c.try("win4", "--satellite", c.path("sat2"), "--user", "u"+strconv.Itoa(n+1))
+			}
+			if code != 0 && code != 3 && !momentary(out) {
+				t.Fatal(out)
+			}
+			return code == 0
+		})
 	}
 	c.settled(knownWithin)
 	before := c.desktops()

@@ -34,13 +34,13 @@ type plan struct {
 }
 
 // What is promised of a computer with nothing else to do, and how much more is
-// left to one that also runs the rest of the tests, under -race.
+// left to one that is slow and also runs the rest of the tests, under -race.
 const (
 	backWithin      = 2 * time.Second  // a killed master answers again
 	adoptWithin     = 3 * time.Second  // a killed satellite has its desktops again
 	connectedWithin = 10 * time.Second // all satellites are back at a restarted master
 	knownWithin     = 30 * time.Second // after the last fault everything is known (LV1)
-	patience        = 3
+	patience        = 10
 )
 
 // TestChaos lets the real programs, each on a computer of its own as far as the

@@ -59,6 +59,16 @@ func (h *honest) times() (took map[string][]time.Duration, wrong []string) {
 	return took, wrong
 }
 
+// did waits until each deed has been done once since the last call of times.
+func (h *honest) did(t *testing.T) {
+	t.Helper()
+	h.r.until("the honest ones", func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return !slices.ContainsFunc([]string{refers, logins, asks, comes}, func(deed string) bool { return len(h.took[deed]) == 0 })
+	})
+}
+
 // quantile of what is sorted.
 func quantile(d []time.Duration, q float64) time.Duration {
 	if len(d) == 0 {
@@ -93,10 +103,13 @@ func (h *honest) start(t *testing.T) {
 	every(50*time.Millisecond, func() {
 		began := time.Now()
 		n++
-		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, mostWait)
 		defer cancel()
-		_, err := pb.NewLinkClient(conn).Refer(ctx, &pb.ReferRequest{User: fmt.Sprint("user", n), Uid: uint32(40000 + n), Client: "local",
-			Need: &pb.Need{MemoryBytes: 64 << 20}, Attachment: attachment})
+		err := again(ctx, func() error {
+			_, err := pb.NewLinkClient(conn).Refer(ctx, &pb.ReferRequest{User: fmt.Sprint("user", n), Uid: uint32(40000 + n), Client: "local",
+				Need: &pb.Need{MemoryBytes: 64 << 20}, Attachment: attachment})
+			return err
+		})
 		if ctx.Err() != context.Canceled {
 			h.note(refers, began, err)
 		}
@@ -123,7 +136,10 @@ func (h *honest) start(t *testing.T) {
 		user := realUsers[u%6]
 		u++
 		began := time.Now()
-		err := h.login(user)
+		err := again(ctx, func() error { return h.login(user) })
+		if ctx.Err() != nil {
+			return
+		}
 		h.note(logins, began, err)
 		if err := h.ask("abortuser " + user); err != nil {
 			h.note(asks, began, err)
@@ -144,7 +160,7 @@ func (h *honest) attach(ctx context.Context, instance, from string) (*grpc.Clien
 	if err != nil {
 		return nil, 0, err
 	}
-	opening, cancel := context.WithTimeout(ctx, 10*time.Second)
+	opening, cancel := context.WithTimeout(ctx, mostWait)
 	defer cancel()
 	// The stream must outlive its opening.
 	s, err := pb.NewLinkClient(cc).Attach(ctx, grpc.WaitForReady(true))
@@ -191,10 +207,22 @@ func (h *honest) ask(line string) error {
 	}
 }
 
+// again does what a busy machine may refuse for a moment, until it does not.
+func again(ctx context.Context, f func() error) error {
+	for {
+		err := f()
+		if err == nil || !momentary(err.Error()) || ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
 // login logs a user in at the first satellite, and where it is referred to the
-// second one, there.
+// other one, there. A place that is not taken in time is given away.
 func (h *honest) login(user string) error {
-	for n := 1; n <= 2; n++ {
+	for i := range 20 {
+		n := 1 + i%2
 		out, code := h.r.try(h.bin+"/win4", "--satellite", h.r.path("sat"+strconv.Itoa(n)), "--user", user)
 		switch code {
 		case 0:

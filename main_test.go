@@ -1,12 +1,14 @@
 package main
 
 import (
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -57,14 +59,30 @@ func TestScript(t *testing.T) {
 	})
 }
 
-// freePort returns a TCP port that nobody used just now.
+// Ports for tests: below those that the kernel gives to connections by itself, so
+// that one is still free when its program is started again.
+const firstPort, mostPorts = 10000, 20000
+
+// portsBegin is anywhere among them, for other tests may run beside these;
+// portsGiven counts.
+var (
+	portsBegin = rand.IntN(mostPorts)
+	portsGiven atomic.Int64
+)
+
+// freePort returns a TCP port that nobody used just now and that no other test
+// here gets.
 func freePort(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	t.Helper()
+	for range mostPorts {
+		port := strconv.Itoa(firstPort + (portsBegin+int(portsGiven.Add(1)))%mostPorts)
+		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	t.Fatal("no port is free")
+	return ""
 }
 
 // stopDemo ends what a script that failed has left running.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"os"
 	"os/exec"
@@ -62,7 +63,8 @@ func TestRealAlarms(t *testing.T) {
 	}
 	seq := regexp.MustCompile(`seq=(\d+)`).FindStringSubmatch(<-r.netcat("alarms\n"))[1]
 	one := r.satellite(1, nil, "")
-	two := r.puppet(t, 2, func(l *puppet) { l.ahead, l.memory = time.Hour, 1 })
+	// An hour, and some seconds that a report may be on its way.
+	two := r.puppet(t, 2, func(l *puppet) { l.ahead, l.memory = time.Hour+20*time.Second, 1 })
 	defer func() { two.end() }()
 	r.win4(0, 1, "alice")
 	r.until("the desktop", func() bool { return r.value("state", "user", "alice") == "running" })
@@ -94,34 +96,26 @@ func TestRealAlarms(t *testing.T) {
 	}
 
 	// The host dies, and all that it ran; the master right after it has told.
+	died := time.Now()
 	one.kill()
 	for pid := range r.desktops() {
 		check(t, syscall.Kill(pid, syscall.SIGKILL))
 	}
-	died := time.Now()
-	told := make(chan string, 1)
-	go func() {
-		c := exec.Command("verdecmon", "-s", r.path("sock"), "-t", "40", "events", "on", "types=alarm.raised")
-		out, err := c.StdoutPipe()
-		if err == nil {
-			err = c.Start()
-		}
-		if err != nil {
-			told <- err.Error()
-			return
-		}
-		buf := make([]byte, 4096)
-		n, _ := out.Read(buf)
-		_ = c.Process.Kill()
-		_ = c.Wait()
-		told <- string(buf[:n])
-	}()
-	event := <-told
+	c := exec.Command("verdecmon", "-s", r.path("sock"), "-t", "60", "events", "on", "types=alarm.raised")
+	out, err := c.StdoutPipe()
+	check(t, err, c.Start())
+	event := ""
+	for lines := bufio.NewScanner(out); !strings.Contains(event, "kind=server-lost") && lines.Scan(); {
+		event = lines.Text() // a slow disk has alarms, too
+	}
+	took := time.Since(died)
 	m.kill()
+	_ = c.Process.Kill()
+	_ = c.Wait()
 	if !strings.Contains(event, "type=alarm.raised") || !strings.Contains(event, "severity=critical kind=server-lost object=1") {
 		t.Errorf("told: %s", event)
 	}
-	if took := time.Since(died); took < 13*time.Second || took > 25*time.Second {
+	if took < 13*time.Second || took > 30*time.Second {
 		t.Errorf("told after %v, want about 15 s", took)
 	}
 	m.start()
@@ -130,18 +124,23 @@ func TestRealAlarms(t *testing.T) {
 	if lost == nil || lost["severity"] != "critical" || lost["acked"] != "no" || !strings.Contains(lost["text"], "the session there is unknown") {
 		t.Fatalf("after the kill: %v", lost)
 	}
-	if out := <-r.netcat("alarms severity=critical\n"); !strings.Contains(out, "210-"+lost["id"]+"\tcritical\tserver-lost\t1\t") || !regexp.MustCompile(`(?m)^210 ok count=1 active=1 seq=\d+$`).MatchString(out) {
-		t.Errorf("nc: %s", out)
+	list := <-r.netcat("alarms severity=critical\n")
+	n := strings.Count(list, "\tcritical\t")
+	if !strings.Contains(list, "210-"+lost["id"]+"\tcritical\tserver-lost\t1\t") || !regexp.MustCompile(fmt.Sprintf(`(?m)^210 ok count=%d active=%[1]d seq=\d+$`, n)).MatchString(list) {
+		t.Errorf("nc: %s", list)
 	}
-	if out := <-r.netcat("hello\n"); !strings.Contains(out, " alarms=4 ") {
-		t.Errorf("hello: %s", out)
-	}
-	if out := r.admin("metrics"); !strings.Contains(out, `verdecmd_alarms{severity="critical"} 1`) || !strings.Contains(out, `verdecmd_alarms{severity="warning"} 3`) {
-		t.Error("the metrics do not count them")
-	}
+	r.until("the count of one critical alarm and three warnings", func() bool {
+		list := r.admin("alarms") // beside them those of a master whose disk is slow
+		critical, warning := 1+strings.Count(list, "\tcritical\tmaster-"), 3+strings.Count(list, "\twarning\tmaster-")
+		metrics := r.admin("metrics")
+		return strings.Contains(<-r.netcat("hello\n"), fmt.Sprintf(" alarms=%d ", critical+warning)) &&
+			strings.Contains(metrics, fmt.Sprintf("verdecmd_alarms{severity=\"critical\"} %d\n", critical)) &&
+			strings.Contains(metrics, fmt.Sprintf("verdecmd_alarms{severity=\"warning\"} %d\n", warning))
+	})
 
 	// What an administrator has cleared and what lasts comes back; what is over
-	// goes by itself.
+	// goes by itself. This master must have heard of the clock before that.
+	r.events("the clock", func(out string) bool { return strings.Contains(out, "type=server.skew server=2 ") }, "types=server.skew")
 	r.admin("clearalarm", clock["id"])
 	if r.alarmed("server-clock", "2") != nil {
 		t.Error("it is there after clearalarm")

@@ -26,19 +26,33 @@ type document struct {
 // commands have been executed. The exit code must be this one.
 func (r *real) doctor(code int, settings, before string, args ...string) document {
 	r.t.Helper()
-	line := "exec verdecmd doctor --json --settings " + r.path(settings) + " " + strings.Join(args, " ")
-	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-e", "-c", before+"\n"+line)
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if got := cmd.ProcessState.ExitCode(); got != code {
-		r.t.Fatalf("doctor: exit code %d, want %d: %v\n%s%s", got, code, err, out, stderr.String())
+	out, got, stderr := r.examined(settings, before, args...)
+	if got != code {
+		r.t.Fatalf("doctor: exit code %d, want %d\n%s%s", got, code, out, stderr)
 	}
 	var d document
 	if err := json.Unmarshal(out, &d); err != nil {
 		r.t.Fatalf("doctor --json: %v: %s", err, out)
 	}
 	return d
+}
+
+// examined is what doctor writes. It runs a few times where a busy machine has
+// not answered within the seconds that a check has.
+func (r *real) examined(settings, before string, args ...string) (out []byte, code int, stderr string) {
+	r.t.Helper()
+	line := "exec verdecmd doctor --json --settings " + r.path(settings) + " " + strings.Join(args, " ")
+	for range 5 {
+		var said strings.Builder
+		cmd := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-e", "-c", before+"\n"+line)
+		cmd.Stderr = &said
+		out, _ = cmd.Output() // a check that fails is a code
+		code, stderr = cmd.ProcessState.ExitCode(), said.String()
+		if !strings.Contains(string(out), "no answer within") && !strings.Contains(stderr, "handing the result in") {
+			break
+		}
+	}
+	return out, code, stderr
 }
 
 // finds tells where a document does not say this about a check.
@@ -173,8 +187,8 @@ func TestRealDoctor(t *testing.T) {
 
 	// V-43: a workstation has no certificate and is in no list.
 	r.write("w", values{"WIN4_STATE_DIR": r.path("workstation"), "WIN4_ACCEL": "tcg", "WIN4_QEMU": r.path("fakeqemu")})
-	raw := r.run(-1, "unshare", "--mount", "--propagation", "private", "sh", "-e", "-c", good+"verdecmd doctor --json --settings "+r.path("csat1")+" 2>/dev/null || true")
-	check(t, os.WriteFile(r.path("sat1.json"), []byte(raw), 0o644))
+	raw, _, _ := r.examined("csat1", good)
+	check(t, os.WriteFile(r.path("sat1.json"), raw, 0o644))
 	against := "--against " + r.path("sat1.json")
 	d = r.doctor(0, "w", good, against)
 	r.finds(d, "accounts", "pass", false, "7 users")
@@ -192,7 +206,8 @@ func TestRealDoctor(t *testing.T) {
 	if out := r.run(1, "verdecmd", "doctor", "--settings", r.path("w"), "--against", r.path("m")); !strings.Contains(out, "not a result of the checks") {
 		t.Errorf("against a file that is none: got %s", out)
 	}
-	if left, _ := filepath.Glob(r.path("home*/.verdecmd-lock-*")); len(left) > 0 {
-		t.Errorf("left behind: %v", left)
-	}
+	r.until("the end of all locks", func() bool { // the satellites may be making their checks just now
+		left, _ := filepath.Glob(r.path("home*/.verdecmd-lock-*"))
+		return len(left) == 0
+	})
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -20,8 +19,9 @@ func TestRealDrain(t *testing.T) {
 	t.Parallel()
 	r := newReal(t)
 	m := r.master(nil, "")
-	r.satellite(1, nil, "")
-	r.satellite(2, nil, "")
+	patient := values{"WIN4_VERDE_HUNG_AFTER": "120"} // no desktop is to hang because the machine is busy
+	r.satellite(1, patient, "")
+	r.satellite(2, patient, "")
 	r.admin("offlineserver", "2")
 	for _, u := range []string{"alice", "bob", "carol"} {
 		r.win4(0, 1, u)
@@ -36,7 +36,7 @@ func TestRealDrain(t *testing.T) {
 	before := r.desktops()
 
 	// Waiting in vain.
-	waits := r.netcat("progress on\ndrainserver 1 timeout=9\n")
+	waits := r.netcat("progress on\ndrainserver 1 timeout=30\n")
 	r.until("the state", func() bool { return r.value("state", "server", "1") == "draining" })
 	if out := r.admin("reservations"); strings.Contains(out, "erin") {
 		t.Errorf("the place of erin is still held: %s", out)
@@ -55,7 +55,7 @@ func TestRealDrain(t *testing.T) {
 		t.Errorf("server 1 waits for %q", got)
 	}
 	const names = "alice (running), bob (running), carol (running)"
-	r.wantLines(<-waits, "150 started job=1 server=1 limit=9", `110 progress job=1 elapsed=N limit=9 msg="3 of 3 sessions left: `+names+`"`,
+	r.wantLines(<-waits, "150 started job=1 server=1 limit=30", `110 progress job=1 elapsed=N limit=30 msg="3 of 3 sessions left: `+names+`"`,
 		`443 timed-out server=1 moved=0 ended=0 left=3 state=offline job=1 msg="server 1 (sat1) is offline, but not empty after N s: 3 of 3 sessions left: `+names+`"`)
 
 	// An administrator thinks better of it.
@@ -78,30 +78,30 @@ func TestRealDrain(t *testing.T) {
 	if got := r.value("state", "server", "1"); got != "online" {
 		t.Errorf("put online, server 1 is %s", got)
 	}
-	if now := r.desktops(); fmt.Sprint(r.pids(now)) != fmt.Sprint(append(r.pids(before), r.pidOf("erin"))) {
-		t.Errorf("desktops were %v, are %v: with erin's, none may have ended", r.pids(before), r.pids(now))
+	want := append(r.pids(before), r.pidOf("erin"))
+	slices.Sort(want) // numbers begin anew
+	if now := r.pids(r.desktops()); !slices.Equal(now, want) {
+		t.Errorf("desktops were %v, are %v: with erin's, none may have ended", r.pids(before), now)
 	}
 
 	// Logging off; alice's guest hears nothing, and the master is killed meanwhile.
 	check(t, syscall.Kill(r.pidOf("alice"), syscall.SIGSTOP))
 	began := time.Now()
-	cut := r.netcat("progress on\ndrainserver 1 method=logoff timeout=12\n")
+	cut := r.netcat("progress on\ndrainserver 1 method=logoff timeout=30\n")
 	r.until("those who go", func() bool {
 		out := r.admin("users", "server=1")
 		return strings.Contains(out, "alice") && !strings.Contains(out, "bob") && !strings.Contains(out, "carol")
 	})
-	if out := r.run(0, "verdecmon", "-s", r.path("sock"), "-t", "1", "events", "on", "since=1", "types=server.*"); !eventsInOrder.MatchString(out) {
-		t.Errorf("events: %s", out)
-	}
+	r.events("all states of server 1", eventsInOrder.MatchString, "types=server.*")
 	m.kill()
-	if out := <-cut; !strings.Contains(out, "\n150 started job=4 server=1 limit=12\n") || strings.Contains(out, "left=") {
+	if out := <-cut; !strings.Contains(out, "\n150 started job=4 server=1 limit=30\n") || strings.Contains(out, "left=") {
 		t.Errorf("whose master was killed got %q, want no end of the job", out)
 	}
 	m.start()
 	r.until("the socket", r.ready)
 	r.wantLines(<-r.netcat("waitjob 4\n"), "200 ok server=1 moved=0 ended=3 left=0 job=4")
-	if d := time.Since(began); d < 12*time.Second || d > 40*time.Second {
-		t.Errorf("it took %v, want the 12 s that alice's guest had, and little more", d)
+	if d := time.Since(began); d < 30*time.Second || d > 75*time.Second {
+		t.Errorf("it took %v, want the 30 s that alice's guest had, and little more", d)
 	}
 	if got := r.value("state", "server", "1"); got != "offline" {
 		t.Errorf("at the end server 1 is %s", got)
@@ -133,11 +133,11 @@ func (r *real) netcat(lines string) <-chan string {
 }
 
 // wantLines compares the replies to the last command of a netcat; N stands for
-// the time that something took.
+// the time that something took. What is told several times counts once.
 func (r *real) wantLines(out string, want ...string) {
 	r.t.Helper()
 	got := strings.Split(strings.TrimSuffix(took.ReplaceAllString(out, "${1}N"), "\n"), "\n")
-	got = slices.DeleteFunc(got, func(l string) bool { return strings.HasPrefix(l, "212 ") })
+	got = slices.Compact(slices.DeleteFunc(got, func(l string) bool { return strings.HasPrefix(l, "212 ") }))
 	if !slices.Equal(got, want) {
 		r.t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 	}

@@ -46,9 +46,7 @@ func TestRealGuardian(t *testing.T) {
 		t.Fatalf("desktops %v", pids)
 	}
 	for i := range sats {
-		if n := len(r.guardians(i + 1)); n != 1 {
-			t.Fatalf("satellite %d has %d guardians", i+1, n)
-		}
+		r.until("one guardian of each", func() bool { return len(r.guardians(i+1)) == 1 })
 	}
 	// Who ends in order takes its guardian along where there is nothing to guard.
 	empty := r.satellite(4, nil, "")
@@ -97,7 +95,7 @@ func TestRealGuardian(t *testing.T) {
 		}
 		return len(r.desktops()) == 1+len(let)
 	})
-	if took := time.Since(began); len(let) > 0 || took < 20*time.Second || took > 40*time.Second {
+	if took := time.Since(began); len(let) > 0 || took < 20*time.Second || took > 50*time.Second {
 		t.Errorf("the desktops were ended after %v, with a lease of 20 s; let in elsewhere by then: %v", took, let)
 	}
 	if _, still := r.desktops()[pids["carol"]]; !still {

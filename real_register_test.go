@@ -71,7 +71,7 @@ func TestRealRegister(t *testing.T) {
 			if code == 0 {
 				r.try("verdecmon", "-s", r.path("sock"), "abortuser", user)
 			}
-			if code != 0 && code != 3 {
+			if code != 0 && code != 3 && !momentary(out) {
 				done <- out
 				return
 			}
@@ -109,6 +109,7 @@ func TestRealRegister(t *testing.T) {
 	p.until("Manager's password:")
 	p.keys("not my password", "Enter")
 	p.until("The manager's password is wrong")
+	p.prompt("Manager's password:") // once more: what is typed before would be seen
 	p.keys("my good password", "Enter")
 	p.until("sat3 is registered: server 3 of cluster ")
 	p.until("Start the satellite: ")
@@ -139,7 +140,9 @@ func (r *real) takesLogins(d *daemon, user string, others ...string) {
 	r.t.Helper()
 	d.start()
 	id := strings.TrimPrefix(d.name, "sat")
-	r.until("the link of "+d.name, func() bool { return r.value("link", "server", id) == "up" })
+	n, err := strconv.Atoi(id)
+	check(r.t, err)
+	r.until("the link of "+d.name, func() bool { return r.link(n) == "up" })
 	up := time.Now()
 	for _, o := range others {
 		r.admin("offlineserver", o)
@@ -148,20 +151,17 @@ func (r *real) takesLogins(d *daemon, user string, others ...string) {
 		began := time.Now()
 		out, code := r.try("win4", "--satellite", r.path("sat1"), "--user", user)
 		if code == 3 && strings.Contains(out, "referred "+id+" "+d.name) {
-			// Reports come once a second; the rest is what the programs take here.
-			if took, most := time.Since(up), 2*time.Second+5*time.Since(began); took > most {
-				r.t.Errorf("%s got its first login after %v, want at most %v", d.name, took, most)
-			}
 			break
 		}
-		if time.Since(up) > 20*time.Second {
-			r.t.Fatalf("%s gets no login: %s", d.name, out)
+		// Reports come once a second: who asks after two of them gets there.
+		if after := began.Sub(up); after > 2*time.Second && !momentary(out) || after > mostWait {
+			r.t.Fatalf("%s gets no login after %v: %s", d.name, after, out)
 		}
 	}
+	r.win4(0, n, user)
 	for _, o := range others {
 		r.admin("onlineserver", o)
 	}
-	r.run(0, "win4", "--satellite", r.path(d.name), "--user", user)
 	r.until("the desktop", func() bool { return r.value("state", "user", user) == "running" })
 }
 
@@ -208,11 +208,21 @@ func TestRealRegisterRefused(t *testing.T) {
 	wrong := r.path("wrong")
 	check(t, os.WriteFile(wrong, []byte("a wrong one\n"), 0o600))
 	pin := strings.TrimSpace(r.run(0, "verdecmd", "fingerprint", "--settings", r.path("m")))
-	for n := 1; n <= 6; n++ {
+	var tried []time.Time // those that count for a minute
+	for {
+		began := time.Now()
 		out := thief.register(1, append(asked, "--password-file", wrong, "--ca-sha256", pin)...)
-		if locked := strings.Contains(out, "too many wrong passwords"); locked != (n > 5) || !locked && !strings.Contains(out, "the manager's password is wrong") {
-			t.Errorf("wrong password %d: %s", n, out)
+		if strings.Contains(out, "too many wrong passwords") {
+			break
 		}
+		tried = append(tried, began)
+		n := len(tried)
+		if !strings.Contains(out, "the manager's password is wrong") || n > 15 || n > 5 && time.Since(tried[n-6]) < time.Minute {
+			t.Fatalf("wrong password %d, of which five count: %s", n, out)
+		}
+	}
+	if len(tried) < 5 {
+		t.Errorf("%d wrong passwords have locked", len(tried))
 	}
 	check(t, os.WriteFile(wrong, []byte("my good password\n"), 0o600))
 	if out := thief.register(1, append(asked, "--password-file", wrong, "--ca-sha256", pin)...); !strings.Contains(out, "too many wrong passwords") {
@@ -295,7 +305,8 @@ func TestRealRenew(t *testing.T) {
 	enrolled(1, 380*day) // ended half a month ago
 	s.start()
 	r.until("the host to come back", func() bool { return r.link(1) == "up" })
-	if got := r.value("pid", "user", "alice"); got != pid || r.value("state", "user", "alice") != "running" {
+	r.until("the desktop to go on", func() bool { return r.value("state", "user", "alice") == "running" })
+	if got := r.value("pid", "user", "alice"); got != pid {
 		t.Errorf("the desktop: process %s, before it was %s", got, pid)
 	}
 
@@ -325,7 +336,7 @@ func TestRealSuperseded(t *testing.T) {
 	r.win4(0, 1, "alice")
 	r.until("the desktop", func() bool { return r.value("state", "user", "alice") == "running" })
 	old.kill()
-	r.until("the loss", func() bool { return r.link(1) != "up" })
+	r.until("the loss", func() bool { return r.link(1) == "down" })
 
 	file, _ = r.token("replaceserver", "1")
 	next := r.newcomer(11)

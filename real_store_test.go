@@ -100,7 +100,7 @@ func TestRealGarbage(t *testing.T) {
 			worst = max(worst, time.Since(began))
 			select {
 			case <-done:
-				if worst > 3*time.Second { // the program's start on a busy machine included
+				if worst > 10*time.Second { // the program's start on a busy machine included
 					t.Errorf("ping took %v meanwhile", worst)
 				}
 				return
@@ -123,7 +123,5 @@ func TestRealGarbage(t *testing.T) {
 	}
 	r.win4(0, 1, "alice")
 	r.win4(0, 1, "bob")
-	if up := r.link(1); up != "up" {
-		t.Errorf("the satellite's link is %s", up)
-	}
+	r.until("the satellite's link", func() bool { return r.link(1) == "up" }) // a report may be late
 }

@@ -38,9 +38,10 @@ func TestRealAllInOne(t *testing.T) {
 	d := &daemon{r: r, name: host, settings: r.path("m")}
 	d.start()
 	r.until("the local satellite", func() bool { return strings.Contains(r.admin("servers"), "\t"+host+"\t") && r.link(1) == "up" })
-	if kind := r.value("snapkind", "server", "1"); kind != "network" || !strings.Contains(d.log.String(), "WIN4_SNAP_DIR is not set") {
-		t.Errorf("snapkind is %s, want network, and the log is to warn", kind)
+	if kind := r.value("snapkind", "server", "1"); kind != "network" {
+		t.Errorf("snapkind is %s, want network", kind)
 	}
+	r.until("the warning in the log", func() bool { return strings.Contains(d.log.String(), "WIN4_SNAP_DIR is not set") })
 
 	// V-36 in the home: a link of the user's leads root nowhere.
 	check(t, os.Mkdir(r.path("precious"), 0o777), os.Chmod(r.path("precious"), 0o777), os.Symlink(r.path("precious"), r.path("home/bob/.win4.snap")))
@@ -61,8 +62,9 @@ func TestRealAllInOne(t *testing.T) {
 	}
 	began := time.Now()
 	r.admin("abortuser", "alice")
-	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("abortuser took %v, want less than 3 s", took)
+	// Force comes after a second; the rest is what the programs take here.
+	if took := time.Since(began); took > 8*time.Second {
+		t.Errorf("abortuser took %v, want less than 8 s", took)
 	}
 	if _, err := os.Stat(own); err == nil || len(r.desktops()) > 0 {
 		t.Errorf("after the abort: %s is there (%v), %d processes run", own, err, len(r.desktops()))
@@ -97,7 +99,7 @@ func TestRealUnfit(t *testing.T) {
 
 	old := r.puppet(t, 2, func(l *puppet) { l.protocol, l.version = 99, "99.1" })
 	defer old.end()
-	r.until("the other version", func() bool { return strings.Contains(r.admin("servers"), "\tsat2\t") })
+	r.until("the other version", func() bool { return strings.Contains(r.admin("servers"), "\tsat2\t") && r.link(2) == "up" })
 	const reason = "its software 99.1 speaks another version of the link's protocol than the master; install the same version on both"
 	if got := r.value("why", "server", "2"); !strings.Contains(got, reason) {
 		t.Errorf("why: %s", got)
@@ -125,15 +127,15 @@ func TestRealInterval(t *testing.T) {
 		t.Errorf("%d reports in 1.5 s at one a minute", n)
 	}
 	r.admin("setting", "WIN4_VERDE_STATS_INTERVAL", "1")
-	if n := during(4 * time.Second); n < 2 || n > 6 {
-		t.Errorf("%d reports in 4 s at one a second", n)
+	began, before := time.Now(), l.reports.Load()
+	r.until("four more reports", func() bool { return l.reports.Load() >= before+4 })
+	if took := time.Since(began); took < 2*time.Second || took > time.Minute {
+		t.Errorf("four reports took %v at one a second", took)
 	}
 	r.run(0, "verdecmd", "settings", "set", "--settings", r.path("m"), "WIN4_VERDE_STATS_INTERVAL", "60")
 	check(t, m.cmd.Process.Signal(syscall.SIGHUP))
 	r.until("the settings", func() bool { return strings.Contains(m.log.String(), "settings read again") })
-	if n := during(2500 * time.Millisecond); n > 2 {
-		t.Errorf("%d reports in 2.5 s at one a minute again", n)
-	}
+	r.until("one report a minute again", func() bool { return during(2500*time.Millisecond) <= 1 }) // the satellite hears of it a moment later
 }
 
 // V-34: the master is found by its name, also when the name has got another
@@ -168,9 +170,7 @@ func TestRealSnapFull(t *testing.T) {
 	if got := r.value("snapkind", "server", "1"); got != "tmpfs" {
 		t.Errorf("kind of the snap directory: got %s, want tmpfs", got)
 	}
-	if !strings.Contains(s.log.String(), "not on a local disk") {
-		t.Error("the satellite does not warn of the tmpfs")
-	}
+	r.until("the warning of the tmpfs", func() bool { return strings.Contains(s.log.String(), "not on a local disk") })
 	r.admin("offlineserver", "2")
 	r.win4(0, 1, "alice") // it can be used
 	r.admin("onlineserver", "2")
@@ -186,11 +186,9 @@ func TestRealSnapFull(t *testing.T) {
 	if out := r.win4(0, 1, "alice"); !strings.Contains(out, "was there already") {
 		t.Errorf("the desktop that runs there: %s", out)
 	}
-	if out := r.run(0, "verdecmon", "-s", r.path("sock"), "-t", "1", "events", "on", "since=1"); !strings.Contains(out, "space") {
-		t.Errorf("no event tells of the space: %s", out)
-	}
+	r.events("an event that tells of the space", func(out string) bool { return strings.Contains(out, "type=server.nospace ") })
 	check(t, os.Remove(filler))
-	r.until("space", func() bool { return r.value("score", "server", "1") != "" })
+	r.until("space", func() bool { return r.value("score", "server", "1") != "-" })
 }
 
 // V-05: who may not do something is told what is missing; root's commands by
@@ -201,8 +199,7 @@ func TestRealRefusals(t *testing.T) {
 	r.master(nil, "")
 	r.satellite(1, nil, "")
 	for _, name := range []string{"verdecmd", "verdecmon", "win4"} { // where others may execute it
-		b, err := os.ReadFile(r.path("fakeqemu"))
-		check(t, err, os.WriteFile(r.path(name), b, 0o755))
+		check(t, os.Link(r.path("fakeqemu"), r.path(name)))
 	}
 	as := []string{"setpriv", "--reuid=31001", "--regid=31001", "--clear-groups"}
 	tests := map[string]struct {
@@ -231,7 +228,7 @@ func TestRealRefusals(t *testing.T) {
 func TestRealReservations(t *testing.T) {
 	t.Parallel()
 	r := newReal(t)
-	m := r.master(values{"WIN4_VERDE_RESERVATION_TIMEOUT": "8"}, "")
+	m := r.master(values{"WIN4_VERDE_RESERVATION_TIMEOUT": "30"}, "")
 	r.satellite(1, nil, "")
 	l := r.puppet(t, 2, nil)
 	defer l.end()
@@ -245,15 +242,16 @@ func TestRealReservations(t *testing.T) {
 			}
 		}
 	}
-	ask()
 	began := time.Now()
+	ask()
 	ask()
 	if n := held(); n != "6" {
 		t.Errorf("%s places held, want 6", n)
 	}
+	asked := time.Now()
 	r.until("the end of all places", func() bool { return held() == "0" })
-	if took := time.Since(began); took < 5*time.Second || took > 12*time.Second {
-		t.Errorf("they were held for %v, want 8 s", took)
+	if time.Since(began) < 30*time.Second || time.Since(asked) > 45*time.Second {
+		t.Errorf("they were held for %v to %v, want 30 s", time.Since(asked), time.Since(began))
 	}
 	if got := r.value("reserved", "server", "2"); got != "0" {
 		t.Errorf("the server still counts %s", got)
@@ -312,6 +310,7 @@ func (d *daemon) listening() (open []string) {
 func TestWitness(t *testing.T) {
 	t.Parallel()
 	r := newReal(t)
+	defer func() { check(t, os.Truncate(r.path("witness/log"), 0)) }() // when all have ended: nobody writes into it any more
 	for i, user := range []string{"alice", "bob", "alice"} {
 		dir := r.path(fmt.Sprintf("snapsat%d/s%d", i, i))
 		check(t, os.MkdirAll(dir, 0o755))
@@ -326,11 +325,10 @@ func TestWitness(t *testing.T) {
 			lives, err := readLives(r.path("witness/log"))
 			check(t, err)
 			seen = fmt.Sprint(oneDesktopEach(lives))
-			return len(lives) == i+1 && (i < 2 || strings.Contains(seen, "S1"))
+			return len(lives) == i+1 && (i < 2 || strings.Contains(seen, "S1") && strings.Contains(seen, "S2"))
 		})
 		if got := strings.Count(seen, "alice"); got != 3*(i/2) { // two sessions are named for S1, one for S2
 			t.Errorf("after desktop %d of %s the witness says %q", i, user, seen)
 		}
 	}
-	check(t, os.Truncate(r.path("witness/log"), 0))
 }

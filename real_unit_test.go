@@ -82,7 +82,7 @@ func newManager(t *testing.T, path string) manager {
 // hears returns the next message.
 func (m manager) hears(t *testing.T) string {
 	t.Helper()
-	check(t, m.conn.SetReadDeadline(time.Now().Add(40*time.Second)))
+	check(t, m.conn.SetReadDeadline(time.Now().Add(mostWait)))
 	b := make([]byte, 100)
 	n, err := m.conn.Read(b)
 	check(t, err)

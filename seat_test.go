@@ -69,7 +69,7 @@ func patiently(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(30 * time.Second); !ok(); <-tick.C {
+	for end := time.Now().Add(mostWait); !ok(); <-tick.C {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for %s", what)
 		}
@@ -119,6 +119,23 @@ func (p pane) prompt(text string) {
 	patiently(p.t, "the prompt "+text, func() bool { return strings.HasSuffix(strings.TrimRight(p.screen(), " \n"), text) })
 }
 
+// complete presses Tab until the prompt is completed to this: a master that does
+// not answer within a moment completes nothing.
+func (p pane) complete(text string) {
+	p.t.Helper()
+	var pressed time.Time
+	patiently(p.t, "the completion "+text, func() bool {
+		if strings.HasSuffix(strings.TrimRight(p.screen(), " \n"), text) {
+			return true
+		}
+		if time.Since(pressed) > 5*time.Second {
+			pressed = time.Now()
+			p.keys("Tab")
+		}
+		return false
+	})
+}
+
 // PROTOCOL 17, 11, 12 and 13: the monitor in tmux with the real master,
 // which is killed with -9 while a command is in flight and events are on.
 func TestMonitorInTmux(t *testing.T) {
@@ -133,7 +150,9 @@ func TestMonitorInTmux(t *testing.T) {
 	p.prompt("verdecmd> setting")
 	p.keys("Tab", "Tab")
 	p.until("settings  list the settings of the master")
-	p.keys(" VERDECMD_LOGOFF", "Tab", "7", "Enter")
+	p.keys(" VERDECMD_LOGOFF")
+	p.complete("verdecmd> setting VERDECMD_LOGOFF_WAIT")
+	p.keys("7", "Enter")
 	p.until(`VERDECMD_LOGOFF_WAIT is "7" now. It counts already.`)
 	p.prompt("verdecmd>")
 	p.keys("日本語x", "BSpace", "C-a", "ping ", "C-e", "Enter")
@@ -148,6 +167,7 @@ func TestMonitorInTmux(t *testing.T) {
 	}
 	p.keys("loglevel debug", "Enter")
 	patiently(t, "the command to be sent", func() bool { return strings.TrimSpace(p.do("display-message", "-p", "#{cursor_x}")) == "0" })
+	time.Sleep(time.Second) // it is sent a moment after that
 	l.kill()
 	p.until("The connection to the master is lost; trying again.")
 	p.until(`The connection was lost before the reply. Check with "jobs" whether it was done.`)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -30,14 +31,14 @@ type simSat struct {
 	facts  *pb.HostFacts
 	creds  *wire.Credentials
 	host   *fake.Host
-	state  string // directory
-	starts int
+	state  string    // directory
+	starts int       // of the program; written by the test alone, with simWorld.mu held
 	killed int       // the start that was killed last; guarded by simWorld.mu
 	up     time.Time // of the computer
 	cancel context.CancelFunc
 	done   chan error
-	self   *satellite.Satellite
-	gate   chan struct{} // closed unless the computer is suspended; guarded by simWorld.mu
+	self   *satellite.Satellite // likewise
+	gate   chan struct{}        // closed unless the computer is suspended; guarded by simWorld.mu
 }
 
 // addSatellite makes a computer for a satellite and starts it.
@@ -66,7 +67,9 @@ func (w *simWorld) addSatellite(name string, memory uint64) *simSat {
 // begin starts the satellite's program.
 func (s *simSat) begin() {
 	w := s.w
+	w.mu.Lock()
 	s.starts++
+	w.mu.Unlock()
 	w.net.alive(s.name)
 	masters := []string{"master"}
 	for name := range w.masters {
@@ -75,8 +78,7 @@ func (s *simSat) begin() {
 		}
 	}
 	dial := append(wire.DialOptions(s.creds), grpc.WithChainUnaryInterceptor(s.unary), grpc.WithChainStreamInterceptor(s.stream), grpc.WithContextDialer(func(ctx context.Context, to string) (net.Conn, error) { return w.net.dial(ctx, s.name, to) }))
-	var err error
-	s.self, err = satellite.New(satellite.Config{
+	self, err := satellite.New(satellite.Config{
 		Local: bufconn.Listen(1), Accounts: simAccounts{home: filepath.Join(w.dir, "home")}, Masters: masters, Dial: dial,
 		Facts: s.facts, Address: s.name, Version: "1.0", Instance: fmt.Sprintf("%s-%d", s.name, s.starts), Jitter: w.jitter(s.number),
 		Session: session.Config{
@@ -90,9 +92,13 @@ func (s *simSat) begin() {
 	if err != nil {
 		w.t.Fatalf("satellite %s: %v", s.name, err)
 	}
+	w.mu.Lock()
+	s.self = self
+	w.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel, s.done = cancel, make(chan error, 1)
-	go func() { s.done <- s.self.Run(ctx) }()
+	done := make(chan error, 1)
+	s.cancel, s.done = cancel, done
+	go func() { done <- self.Run(ctx) }()
 	synctest.Wait()
 }
 
@@ -107,12 +113,28 @@ func (s *simSat) load() *pb.Load {
 func (s *simSat) kill() {
 	s.w.net.kill(s.name)
 	s.dies()
-	next := fmt.Sprintf("%s.%d", filepath.Join(s.w.dir, s.name), s.starts)
-	if err := os.CopyFS(next, os.DirFS(s.state)); err != nil {
-		s.w.t.Fatal(err)
-	}
+	next := s.copied()
 	s.stop()
 	s.state = next
+}
+
+// copied is a directory with what is on the disk at this instant. A file that
+// the program replaces meanwhile is read again.
+func (s *simSat) copied() string {
+	next := fmt.Sprintf("%s.%d", filepath.Join(s.w.dir, s.name), s.starts)
+	err := os.CopyFS(next, os.DirFS(s.state))
+	for range 100 {
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err = os.RemoveAll(next); err == nil {
+			err = os.CopyFS(next, os.DirFS(s.state))
+		}
+	}
+	if err != nil {
+		s.w.t.Fatal(err)
+	}
+	return next
 }
 
 // dies keeps the program from starting desktops: from now on it writes to
@@ -140,10 +162,7 @@ func (s *simSat) powerOff() {
 	for name := range s.w.masters {
 		s.w.net.change(s.name, name, func(p *simPath) { p.hole(true) })
 	}
-	next := fmt.Sprintf("%s.%d", filepath.Join(s.w.dir, s.name), s.starts)
-	if err := os.CopyFS(next, os.DirFS(s.state)); err != nil {
-		s.w.t.Fatal(err)
-	}
+	next := s.copied()
 	s.stop()
 	s.host.Reboot()
 	s.state, s.up = next, time.Now()

@@ -167,7 +167,7 @@ func FuzzMaster(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		end := time.AfterFunc(5*time.Second, func() { panic("a command still waits for a master that is gone") })
+		end := time.AfterFunc(mostWait, func() { panic("a command still waits for a master that is gone") })
 		answers := 0
 		for _, r := range reqs {
 			lines, ok := r.last()

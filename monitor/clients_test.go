@@ -38,7 +38,7 @@ func TestExampleClients(t *testing.T) {
 			t.Parallel()
 			ts := serve(t, newFake(), nil)
 			greeting := "greeting: " + ts.dial(t).ask("hello").end + "\n"
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), mostWait)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, tt.cmd[0], append(tt.cmd[1:], ts.path, "2")...)
 			cmd.WaitDelay = 5 * time.Second

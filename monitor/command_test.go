@@ -69,7 +69,7 @@ func TestOneShot(t *testing.T) {
 		{"batch goes on", []string{"-k"}, "server 9\nserver x\nusers state=failed\n", "#user\t", "verdecmon: 550 ", 5},
 		{"batch quits", nil, "quit\nserver 9\n", "", "", 0},
 		{"last line without end", nil, "offlineserver 2", "", "", 0},
-		{"events", []string{"-t", "0.3", "events", "on", "since=4711"}, "", "event seq=4712 time=", "", 0},
+		{"events", []string{"-t", "3", "events", "on", "since=4711"}, "", "event seq=4712 time=", "", 0},
 		{"events and nothing else", []string{"events"}, "", "", "", 0},
 		{"help", []string{"--help"}, "", "Administers the cluster", "", 0},
 		{"version", []string{"-V"}, "", "verdecmon test (protocol 1)\n", "", 0},
@@ -145,8 +145,7 @@ func TestMonitorWithoutPermission(t *testing.T) {
 
 func TestMonitorWaitsForTheMaster(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	cmd := monitorProcess(path, "-w", "20", "ping", "x")
-	cmd.Args = append(cmd.Args[:1], "-w", "20", "--codes", "ping", "x")
+	cmd := monitorProcess(path, "-w", "120", "--codes", "ping", "x")
 	out := &safeBuffer{}
 	cmd.Stdout = out
 	if err := cmd.Start(); err != nil {
@@ -176,7 +175,7 @@ func TestMonitorLosesTheConnection(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(10 * time.Second); len(ts.running()) == before && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(mostWait); len(ts.running()) == before && time.Now().Before(deadline); {
 			time.Sleep(time.Millisecond)
 		}
 		test.end(cmd)

@@ -250,8 +250,8 @@ func TestTooMany(t *testing.T) {
 			t.Fatalf("connection %d of root: %s", i+57, code)
 		}
 	}
-	if code := open(); code != "421" {
-		t.Errorf("the 65th: %s", code)
+	if a := ts.dial(t).reply(); a.code != "421" { // to send may be too late
+		t.Errorf("the 65th: %s", a.code)
 	}
 }
 
@@ -381,7 +381,7 @@ func TestLevelSettings(t *testing.T) {
 
 func shell(t *testing.T, path, script string) (out string, took time.Duration) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), mostWait)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", script)
 	cmd.Env = append(os.Environ(), "S="+path)
@@ -400,33 +400,37 @@ func shell(t *testing.T, path, script string) (out string, took time.Duration) {
 	return string(raw), time.Since(start)
 }
 
-// V-68; PROTOCOL 17, 2 and 16: the real tools, with the real linger of 2 s. What the
-// protocol wants within 0.2 s must be over well before the linger; more than
-// that a busy machine does not tell.
+// V-68; PROTOCOL 17, 2 and 16: the real tools. What the protocol wants within 0.2 s
+// must be over before a linger that nobody waits for; more than that a busy
+// machine does not tell. Where the linger is what counts it is the real one of
+// 2 s, and who seems to type does not depend on the machine.
 func TestRealTools(t *testing.T) {
-	ts := serve(t, newFake(), nil)
+	soon := serve(t, newFake(), nil)
+	lingers := serve(t, newFake(), func(cfg *Config) { cfg.Linger, cfg.Typing = 2*time.Second, time.Hour })
+	typing := serve(t, newFake(), func(cfg *Config) { cfg.Linger, cfg.Typing = 2*time.Second, 100*time.Millisecond })
 	for _, test := range []struct {
+		ts           *testServer
 		script, want string
-		min, max     time.Duration
+		min          time.Duration
 	}{
-		{"echo servers | nc -U $S", "210 ok count=3", 1900 * time.Millisecond, 3 * time.Second},
-		{"echo servers | nc -N -U $S", "210 ok count=3", 0, 1900 * time.Millisecond},
-		{"{ echo servers; echo users; } | nc -U $S", "210 ok count=3 seq=", 1900 * time.Millisecond, 10 * time.Second},
-		{"{ sleep 2; echo ping a; sleep 4; echo ping b; } | nc -N -U $S", "pong=b", 5900 * time.Millisecond, 8 * time.Second},
-		{"printf servers | nc -N -U $S", "210 ok count=3", 0, 1900 * time.Millisecond},
-		{"printf 'offlineserver 1' | nc -N -U $S", "503 bad-line", 0, 1900 * time.Millisecond},
-		{"echo ping | socat - UNIX-CONNECT:$S", "200 ok", 0, 3 * time.Second},
-		{"echo logoffuser carol | socat -t 300 - UNIX-CONNECT:$S", "200 ok user=carol", 0, 4 * time.Second},
-		{`echo 'users server=1' | nc -N -U $S | sed -n 's/^210-\([^#]\)/\1/p' | cut -f1,3`, "alice\t1\nbob\t1\n", 0, 1900 * time.Millisecond},
-		{"setpriv --reuid 65534 --clear-groups nc -N -U $S </dev/null 2>&1; echo code $?", "Permission denied", 0, 1900 * time.Millisecond},
+		{lingers, "echo servers | nc -U $S", "210 ok count=3", 1900 * time.Millisecond},
+		{soon, "echo servers | nc -N -U $S", "210 ok count=3", 0},
+		{lingers, "{ echo servers; echo users; } | nc -U $S", "210 ok count=3 seq=", 1900 * time.Millisecond},
+		{typing, "{ sleep 5; echo ping a; sleep 4; echo ping b; } | nc -N -U $S", "pong=b", 8900 * time.Millisecond},
+		{soon, "printf servers | nc -N -U $S", "210 ok count=3", 0},
+		{soon, "printf 'offlineserver 1' | nc -N -U $S", "503 bad-line", 0},
+		{soon, "echo ping | socat -t 60 - UNIX-CONNECT:$S", "200 ok", 0},
+		{soon, "echo logoffuser carol | socat -t 300 - UNIX-CONNECT:$S", "200 ok user=carol", 0},
+		{soon, `echo 'users server=1' | nc -N -U $S | sed -n 's/^210-\([^#]\)/\1/p' | cut -f1,3`, "alice\t1\nbob\t1\n", 0},
+		{soon, "setpriv --reuid 65534 --clear-groups nc -N -U $S </dev/null 2>&1; echo code $?", "Permission denied", 0},
 	} {
 		t.Run(test.script, func(t *testing.T) {
 			t.Parallel()
-			out, took := shell(t, ts.path, test.script)
-			if !strings.Contains(out, test.want) || took < test.min || took > test.max {
+			out, took := shell(t, test.ts.path, test.script)
+			if !strings.Contains(out, test.want) || took < test.min {
 				t.Errorf("took %v\n%s", took, out)
 			}
-			if s, _, _ := ts.Server(1); s.State != Online {
+			if s, _, _ := test.ts.Server(1); s.State != Online {
 				t.Error("a line that was cut off was executed")
 			}
 		})

@@ -89,22 +89,55 @@ func (s *seat) typeKeys(keys string) {
 // until waits for a text on the screen and forgets what stood before it.
 func (s *seat) until(text string) string {
 	s.t.Helper()
-	late := time.AfterFunc(15*time.Second, func() { s.cond.Broadcast() })
+	before, ok := s.within(mostWait, text)
+	if !ok {
+		s.t.Fatalf("%q did not come; on the screen:\n%s", text, s.screen())
+	}
+	return before
+}
+
+// tab presses Tab until a text is on the screen: a slow master has not answered
+// in time.
+func (s *seat) tab(text string) {
+	s.t.Helper()
+	for end := time.Now().Add(mostWait); time.Now().Before(end); {
+		s.typeKeys("\t")
+		if _, ok := s.within(500*time.Millisecond, text); ok {
+			return
+		}
+	}
+	s.t.Fatalf("%q did not come; on the screen:\n%s", text, s.screen())
+}
+
+// within is until for so long.
+func (s *seat) within(limit time.Duration, text string) (before string, ok bool) {
+	end := time.Now().Add(limit)
+	late := time.AfterFunc(limit, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.cond.Broadcast()
+	})
 	defer late.Stop()
-	end := time.Now().Add(15 * time.Second)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
 		if i := strings.Index(s.seen, text); i >= 0 {
 			before := s.seen[:i]
 			s.seen = s.seen[i+len(text):]
-			return before
+			return before, true
 		}
 		if !time.Now().Before(end) {
-			s.t.Fatalf("%q did not come; on the screen:\n%s", text, s.all)
+			return "", false
 		}
 		s.cond.Wait()
 	}
+}
+
+// screen is all that has come.
+func (s *seat) screen() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all
 }
 
 func (s *seat) exit() int {
@@ -132,12 +165,15 @@ func TestConsole(t *testing.T) {
 	// Tab: one match is inserted, with a blank; a second Tab lists several.
 	s.typeKeys("offl\t")
 	s.until("offlineserver ")
-	s.typeKeys("\t\t")
-	s.until("sat2.example.com")
+	s.tab("sat2.example.com")
 	s.typeKeys("2\r")
 	s.until("Server 2 (sat2.example.com) is offline.")
 	s.until(ready)
-	s.typeKeys("users st\tru\t\r")
+	s.typeKeys("users st")
+	s.tab("users state=")
+	s.typeKeys("ru")
+	s.tab("users state=running")
+	s.typeKeys("\r")
 	s.until("3 users.")
 	s.until(ready)
 
@@ -173,7 +209,7 @@ func TestConsole(t *testing.T) {
 	// Ctrl-C at the prompt and in a waiting command.
 	s.typeKeys("abortuser alice\x03")
 	s.until(ready)
-	s.typeKeys("shutdownuser bob timeout=30\r")
+	s.typeKeys("shutdownuser bob timeout=600\r")
 	s.until("(job 19).")
 	s.until("Waiting for the guest")
 	s.typeKeys("\x03")
@@ -240,7 +276,7 @@ func TestConsoleReconnects(t *testing.T) {
 	s.until("verdecmd(operator)> ")
 	f.emit("session.started", "first event.")
 	s.until("first event.")
-	s.typeKeys("shutdownuser bob timeout=60\r")
+	s.typeKeys("shutdownuser bob timeout=600\r")
 	s.until("(job 19).")
 	ts.stop()
 	s.until("The cluster master is stopping")
@@ -252,7 +288,7 @@ func TestConsoleReconnects(t *testing.T) {
 	second := serveAt(t, f, path, nil)
 	s.until("The master is back (up 1 day 2 h).")
 	s.until("verdecmd(operator)> ")
-	if !strings.Contains(s.all, "while away.") {
+	if !strings.Contains(s.screen(), "while away.") {
 		s.until("while away.")
 	}
 	s.typeKeys("jobs\r")

@@ -47,7 +47,7 @@ func (f *fakeMaster) Drain(ctx context.Context, id uint64, method string, limit 
 			return *j, false, nil
 		}
 	}
-	time.AfterFunc(took, func() {
+	f.after(took, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if j.Finished() {
@@ -113,13 +113,13 @@ func TestDrainServer(t *testing.T) {
 // What people read while a server is emptied.
 func TestDrainServerForPeople(t *testing.T) {
 	f := newFake()
-	f.boot = -1
+	f.boot, f.hold = -1, make(chan struct{})
 	s := serve(t, f, func(cfg *Config) { cfg.Progress = 50 * time.Millisecond }).dial(t)
 	s.ask("verbose on")
 	s.send("drainserver 1 timeout=1\n")
 	line := func() string {
 		t.Helper()
-		s.nc.SetReadDeadline(time.Now().Add(10 * time.Second))
+		s.nc.SetReadDeadline(time.Now().Add(mostWait))
 		text, err := s.r.ReadString('\n')
 		if err != nil {
 			t.Fatal(err)
@@ -141,6 +141,7 @@ func TestDrainServerForPeople(t *testing.T) {
 	if help := strings.Join(other.ask("job 19").rows, "\n"); !strings.Contains(help, `"canceljob 19" stops it and leaves the server offline, "onlineserver 1" lets logins in again`) {
 		t.Errorf("job 19:\n%s", help)
 	}
+	close(f.hold)
 	for got := ""; !strings.HasPrefix(got, "443 "); got = line() {
 	}
 }

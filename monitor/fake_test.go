@@ -23,6 +23,7 @@ type fakeMaster struct {
 	keep         int // events
 	wait         chan struct{}
 	boot         time.Duration   // how long guests take to shut down; they ignore the request if negative
+	hold         chan struct{}   // jobs end when it is closed, and not by their times; nil: by those
 	panics       map[string]bool // users whose lookup panics
 	slow         chan struct{}   // Servers and Accounts wait for it, if not nil
 	loglevel     string
@@ -255,7 +256,7 @@ func (f *fakeMaster) End(_ context.Context, user string, how How, limit time.Dur
 		}
 	}
 	start := time.Now()
-	time.AfterFunc(ended, func() {
+	f.after(ended, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if j.Finished() {
@@ -275,6 +276,18 @@ func (f *fakeMaster) End(_ context.Context, user string, how How, limit time.Dur
 		close(f.done[j.ID])
 	})
 	return *j, false, nil
+}
+
+// after does something after a time, or when hold is closed. It needs f.mu.
+func (f *fakeMaster) after(d time.Duration, do func()) {
+	if hold := f.hold; hold != nil {
+		go func() {
+			<-hold
+			do()
+		}()
+		return
+	}
+	time.AfterFunc(d, do)
 }
 
 func (f *fakeMaster) Reservations() ([]Reservation, uint64) {

@@ -84,7 +84,7 @@ func FuzzDispatch(f *testing.F) {
 			a.Write(input)
 			io.WriteString(a, "\nevents off\nping alive-after-all\nquit\n")
 		}()
-		a.SetReadDeadline(time.Now().Add(10 * time.Second))
+		a.SetReadDeadline(time.Now().Add(mostWait))
 		s := newStrict(t, a)
 		alive, ended := false, false
 		for {

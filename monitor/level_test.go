@@ -175,7 +175,7 @@ func TestDirectoryDown(t *testing.T) {
 	root := func() *strict {
 		t.Helper()
 		s := ts.dial(t)
-		s.nc.SetDeadline(time.Now().Add(20 * time.Second))
+		s.nc.SetDeadline(time.Now().Add(mostWait))
 		s.want("level", "212 ok level=admin uid=0 pid=0")
 		return s
 	}

@@ -110,7 +110,7 @@ func TestSecret(t *testing.T) {
 func TestTuner(t *testing.T) {
 	tuner := &Tuner{}
 	ts := serve(t, newFake(), func(cfg *Config) {
-		cfg.Tuner = tuner
+		cfg.Tuner, cfg.Typing = tuner, time.Hour // nobody types
 		cfg.Peer = func(net.Conn) (Caller, error) { return Caller{UID: 4242}, nil }
 	})
 	before := ts.dial(t)
@@ -347,9 +347,9 @@ func TestTabWithoutAnswer(t *testing.T) {
 		s.typeKeys("format " + format + "\r")
 		s.until("format")
 		s.until(ready)
-		s.typeKeys("watch 2 serv\t\t\t")
-		s.until("watch 2 server")
-		s.until("list the servers") // both, with what they do
+		s.typeKeys("watch 2 serv")
+		s.tab("watch 2 server")
+		s.tab("list the servers") // both, with what they do
 		s.typeKeys("\x15")
 	}
 }

@@ -18,7 +18,8 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// testServer is Serve over a real socket with limits that make tests quick.
+// testServer is Serve over a real socket. A connection lingers so long that none
+// is closed in the middle of a test on a slow machine.
 type testServer struct {
 	*fakeMaster
 	path string
@@ -55,7 +56,7 @@ func serveAt(t testing.TB, f *fakeMaster, path string, change func(*Config)) *te
 		t.Fatal(err)
 	}
 	ts := &testServer{fakeMaster: f, path: path, log: &safeBuffer{}}
-	cfg := Config{Table: NewTable(f), Log: zerolog.New(ts.log), Tuning: Tuning{Linger: 2 * time.Second}, Human: Human{Location: time.UTC}, Audit: f.audit}
+	cfg := Config{Table: NewTable(f), Log: zerolog.New(ts.log), Tuning: Tuning{Linger: 5 * time.Minute}, Human: Human{Location: time.UTC}, Audit: f.audit}
 	if change != nil {
 		change(&cfg)
 	}
@@ -130,9 +131,12 @@ type answer struct {
 	extra []string // events and progress before or between
 }
 
+// mostWait is how long something may take on a machine that is slow and busy.
+const mostWait = 2 * time.Minute
+
 func (s *strict) line() (code, mark, data string) {
 	s.t.Helper()
-	s.nc.SetReadDeadline(time.Now().Add(20 * time.Second))
+	s.nc.SetReadDeadline(time.Now().Add(mostWait))
 	raw, err := s.r.ReadString('\n')
 	if err != nil {
 		s.t.Fatalf("reading: %v (%q)", err, raw)
@@ -200,7 +204,7 @@ func untimed(line string) string { return elapsed.ReplaceAllString(line, "elapse
 // wantEOF reads until the master closes.
 func (s *strict) wantEOF() {
 	s.t.Helper()
-	s.nc.SetReadDeadline(time.Now().Add(20 * time.Second))
+	s.nc.SetReadDeadline(time.Now().Add(mostWait))
 	if raw, err := s.r.ReadString('\n'); raw != "" || err == nil {
 		s.t.Errorf("got %q, %v, want the end of the stream", raw, err)
 	}

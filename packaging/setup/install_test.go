@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -35,6 +36,14 @@ func files(t *testing.T, dir string) []string {
 	return out
 }
 
+// writeFile writes a file that may be executed at once: a process that another
+// test starts meanwhile would hold it open for writing for a moment.
+func writeFile(path, text string, mode fs.FileMode) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(path, []byte(text), mode)
+}
+
 // V-27: installing is done once or ten times, keeps what an administrator has
 // written, and can be taken back.
 func TestInstall(t *testing.T) {
@@ -49,7 +58,7 @@ func TestInstall(t *testing.T) {
 	// It need not be where the script is called: a path from the top.
 	program := filepath.Join(t.TempDir(), "verdecmd")
 	write := func(path, text string, mode fs.FileMode) {
-		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		if err := writeFile(path, text, mode); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -39,7 +39,7 @@ func TestSetup(t *testing.T) {
 			bin := t.TempDir()
 			ran := filepath.Join(bin, "ran")
 			script := func(name, text string) {
-				if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
+				if err := writeFile(filepath.Join(bin, name), "#!/bin/sh\n"+text+"\n", 0o755); err != nil {
 					t.Fatal(err)
 				}
 			}

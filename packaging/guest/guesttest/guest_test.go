@@ -14,7 +14,7 @@ import (
 )
 
 // bootLimit is generous: an emulated processor on a busy machine.
-const bootLimit = 2 * time.Minute
+const bootLimit = 5 * time.Minute
 
 // TestGuest goes through the life of a desktop that has everything.
 func TestGuest(t *testing.T) {
@@ -36,11 +36,8 @@ func TestGuest(t *testing.T) {
 	first := g.screen()
 	g.until("the picture changes", func() bool { return g.screen() != first })
 
-	g.qmp(`{"execute":"system_powerdown"}`)
+	g.press("GUEST DOWN power-button")
 	g.waitExit()
-	if want := "GUEST DOWN power-button"; !strings.Contains(g.serial(), want) {
-		t.Errorf("serial console: got %q, want %q in it", g.serial(), want)
-	}
 }
 
 func TestGuestWithoutAgent(t *testing.T) {
@@ -55,8 +52,7 @@ func TestGuestIgnoresPower(t *testing.T) {
 	g := boot(t, "verdecmd.ignorepower")
 	g.waitSerial("GUEST UP alice")
 	g.agent(`{"execute":"guest-ping"}`)
-	g.qmp(`{"execute":"system_powerdown"}`)
-	g.waitSerial("GUEST IGNORES power-button")
+	g.press("GUEST IGNORES power-button")
 	g.tell(`{"execute":"guest-shutdown"}`)
 	g.waitSerial("GUEST IGNORES -h")
 	g.agent(`{"execute":"guest-ping"}`)
@@ -194,6 +190,23 @@ func (g *guest) until(what string, done func() bool) {
 func (g *guest) waitSerial(want string) {
 	g.t.Helper()
 	g.until(fmt.Sprintf("serial console says %q", want), func() bool { return strings.Contains(g.serial(), want) })
+}
+
+// press presses the power button until the guest says what it does: who listens
+// to the button may not be there yet.
+func (g *guest) press(want string) {
+	g.t.Helper()
+	var last time.Time
+	g.until(fmt.Sprintf("serial console says %q", want), func() bool {
+		if strings.Contains(g.serial(), want) {
+			return true
+		}
+		if time.Since(last) > 10*time.Second {
+			last = time.Now()
+			g.qmp(`{"execute":"system_powerdown"}`)
+		}
+		return false
+	})
 }
 
 func (g *guest) waitExit() {

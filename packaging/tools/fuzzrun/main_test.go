@@ -99,11 +99,11 @@ func FuzzSeed(f *testing.F) {
 			all = append(all, target{"./.", n})
 		}
 		var out bytes.Buffer
-		err := run(ctx, all, 2*time.Second, 1, &out)
+		err := run(ctx, all, 10*time.Second, 1, &out)
 		return out.String(), err
 	}
 	out, err := run(t.Context(), "FuzzGood")
-	if err != nil || !regexp.MustCompile(`fuzz 1/1 \./\. FuzzGood for 2s: [1-9]\d* inputs tried, \d+ found`).MatchString(out) {
+	if err != nil || !regexp.MustCompile(`fuzz 1/1 \./\. FuzzGood for 10s: [1-9]\d* inputs tried, \d+ found`).MatchString(out) {
 		t.Errorf("good: got %q, %v", out, err)
 	}
 	out, err = run(t.Context(), "FuzzBad", "FuzzGood")
