@@ -30,8 +30,8 @@ func (l *life) String() string {
 
 func clock(at time.Duration) string { return fmt.Sprintf("%.3f", at.Seconds()) }
 
-// readLives reads what all desktops told. A record is one write, so that none
-// is there by half.
+// readLives reads what all desktops told. A record is one write; of one that is
+// just being written the end may be missing.
 func readLives(path string) ([]*life, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -40,6 +40,9 @@ func readLives(path string) ([]*life, error) {
 	var lives []*life
 	by := map[string]*life{}
 	for line := range strings.Lines(string(text)) {
+		if !strings.HasSuffix(line, "\n") {
+			break
+		}
 		var at time.Duration
 		var what string
 		var x life
