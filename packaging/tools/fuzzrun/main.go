@@ -147,7 +147,18 @@ func fuzz(ctx context.Context, t target, each time.Duration, parallel int) (stri
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // lets go test end its workers
 	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.CombinedOutput()
+	if err != nil && overrun(string(out)) {
+		err = nil
+	}
 	return string(out), err
+}
+
+var late = regexp.MustCompile(`(?m)^--- FAIL: Fuzz\w+ \([^)]*\)\n\s+context deadline exceeded$`)
+
+// overrun tells whether all that failed is the end of go test's own time, which it
+// takes for a failure now and then (golang/go issue 75804): no input was found.
+func overrun(text string) bool {
+	return late.MatchString(text) && tried.MatchString(text) && strings.Count(text, "--- FAIL") == 1 && !entry.MatchString(text)
 }
 
 var (

@@ -119,3 +119,22 @@ func FuzzSeed(f *testing.F) {
 		t.Errorf("interrupted: got %v", err)
 	}
 }
+
+// A failure of go test's own, for which there is no input, is told from one of a
+// target.
+func TestOverrun(t *testing.T) {
+	const ran = "fuzz: elapsed: 3s, execs: 40304 (13431/sec), new interesting: 104 (total: 108)\n"
+	for text, want := range map[string]bool{
+		ran + "--- FAIL: FuzzA (3.20s)\n    context deadline exceeded\nFAIL\nexit status 1\nFAIL\tx\t3.202s\n": true,
+		ran + "PASS\nok  \tx\t3.202s\n":                                  false,
+		"--- FAIL: FuzzA (3.20s)\n    context deadline exceeded\nFAIL\n": false,
+		ran + "--- FAIL: FuzzA (3.20s)\n    --- FAIL: FuzzA (0.00s)\n        x_test.go:9: context deadline exceeded\nFAIL\n":                      false,
+		ran + "--- FAIL: FuzzA (3.20s)\n    context deadline exceeded: of ours\nFAIL\n":                                                           false,
+		ran + "--- FAIL: FuzzA (3.20s)\n    context deadline exceeded\n    Failing input written to testdata/fuzz/FuzzA/771e938e4458e983\nFAIL\n": false,
+		ran + "--- FAIL: FuzzA (3.20s)\n    fuzzing process hung or terminated unexpectedly: exit status 2\nFAIL\n":                               false,
+	} {
+		if got := overrun(text); got != want {
+			t.Errorf("got %v, want %v for\n%s", got, want, text)
+		}
+	}
+}
