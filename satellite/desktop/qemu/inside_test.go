@@ -136,7 +136,18 @@ func fullLater(t *testing.T) {
 		t.Errorf("got %v, want ErrNoSpace with %s", err, dir)
 	}
 	must(t, unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=8m"))
-	_ = d.Ping(t.Context()) // lets it try again
-	next(t, d, desktop.Ready)
+	limit = time.After(bootLimit)
+	for ready := false; !ready; {
+		select {
+		case e, open := <-d.Events():
+			if ready = open && e.Kind == desktop.Ready; !ready {
+				t.Fatalf("got event %+v (open %v), want Ready; console: %q", e, open, d.Serial(20))
+			}
+		case <-tick.C: // each time it tries again; a try from before there was space may have failed last
+			_ = d.Ping(t.Context())
+		case <-limit:
+			t.Fatalf("it does not go on; console: %q", d.Serial(20))
+		}
+	}
 	must(t, d.Ping(t.Context()), d.Kill())
 }
