@@ -99,6 +99,9 @@ registered in the same way, with the same name and address, after
 			if err := noSecrets(words); err != nil {
 				return err
 			}
+			if cmd.Flags().Changed(spokenToken) { // a part of one, or a file's name
+				return errors.New("there is no --token, since every user of this computer could read it: hand the token over in a file: --token-file FILE, or - for standard input")
+			}
 			if cmd.Flags().Changed(spokenPassword) {
 				return errors.New("a password on the command line can be read by every user of this computer, and stays in the history of the shell: change it on the master (managerpassword), and hand it over in a file: --password-file FILE, or leave it out to be asked")
 			}

@@ -234,6 +234,7 @@ func TestRegisterRefusals(t *testing.T) {
 		"half of one":                  {[]string{text[:70]}, "(tokens, deletetoken)"},
 		"a token as the file":          {[]string{"--token-file", text}, "stays in the history of the shell"},
 		"a token as the address":       {[]string{"--manager", text}, "stays in the history of the shell"},
+		"not a token in its flag":      {[]string{"--token", "abc"}, "there is no --token"},
 		"a token in a flag":            {[]string{"--token", text}, `delete it on the master with "deletetoken 7"`},
 		"a password in a flag":         {[]string{"--password", "hunter2"}, "change it on the master (managerpassword), and hand it over in a file"},
 		"another word":                 {[]string{"sat1"}, `unknown command "sat1"`},
