@@ -228,7 +228,7 @@ func (h *history) fault(what, name string) {
 	case "master killed":
 		h.restart()
 	case "killed in commit":
-		h.dead = h.m.dieInCommit(w, h.rnd.IntN(2) == 0)
+		h.dead = h.m.dieInCommit(w, h.rnd.IntN(2) == 0, func() {}) // nobody listens to its events
 	case "logoff", "abort":
 		on, user := h.m.admin, h.user()
 		line := "abortuser " + user

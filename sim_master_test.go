@@ -56,13 +56,15 @@ func (s *simStore) Commit(ctx context.Context, e store.Epoch, guards []store.Gua
 }
 
 // dieInCommit lets the master die in the middle of its next commit, before it is
-// on the disk or just after. The channel is closed then; kill must follow.
-func (m *simMaster) dieInCommit(w *simWorld, did bool) <-chan struct{} {
+// on the disk or just after. The channel is closed then; kill must follow. heard
+// is called first: it may wait until what the master said before has been heard.
+func (m *simMaster) dieInCommit(w *simWorld, did bool, heard func()) <-chan struct{} {
 	dead := make(chan struct{})
 	m.store.mu.Lock()
 	defer m.store.mu.Unlock()
 	m.store.did = did
 	m.store.die = func() {
+		heard()
 		w.mu.Lock()
 		m.life++
 		w.mu.Unlock()

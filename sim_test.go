@@ -175,7 +175,8 @@ func (w *simWorld) step(line string) []string {
 	case "burst": // N: so many users log in at one instant, one after the other satellite
 		return w.burst(w.number(arg(1)))
 	case "killincommit": // before|after: the master dies in its next commit, not on the disk yet or just so
-		w.masters["master"].dieInCommit(w, arg(1) == "after")
+		// time goes on when nothing else is left to do: its events have been heard then
+		w.masters["master"].dieInCommit(w, arg(1) == "after", func() { time.Sleep(time.Nanosecond) })
 	case "delay":
 		w.net.change(arg(1), "master", func(p *simPath) { p.delay = w.duration(arg(2)) })
 	case "guest": // USER: how the desktops of a user behave from now on
