@@ -45,10 +45,14 @@ func childWrite(path string) error {
 			next := 0
 			for ; ; next++ { // go on behind what is there
 				var ok bool
-				b.View(context.Background(), func(s Snapshot) error {
+				err := b.View(context.Background(), func(s Snapshot) (err error) {
 					_, ok, err = s.Get(Key{"left", fmt.Sprintf("%d-%06d", w, next)})
 					return err
 				})
+				if err != nil {
+					fmt.Println("error", err)
+					return
+				}
 				if !ok {
 					break
 				}
