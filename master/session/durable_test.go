@@ -222,6 +222,33 @@ func bubble(t *testing.T, f func(*testing.T, *desk)) {
 	})
 }
 
+// S5: a claim that comes when Run waits for the end of what was begun, or has
+// ended, begins nothing: Run would not wait for it.
+func TestClaimWhileEnding(t *testing.T) {
+	bubble(t, func(t *testing.T, d *desk) {
+		slow := make(chan struct{})
+		d.store.become(func([]store.Change) (error, bool) { <-slow; return nil, false })
+		first := make(chan error, 1)
+		go func() { _, err := d.login("alice", 1001); first <- err }()
+		synctest.Wait()
+		d.cancel()
+		synctest.Wait()
+		_, err := d.login("bob", 1002)
+		if wire.KindOf(err) != wire.Unreachable || !strings.Contains(err.Error(), "ending") {
+			t.Errorf("while the first waits for its disk: %s: %v", wire.KindOf(err), err)
+		}
+		close(slow)
+		if err := <-first; err != nil {
+			t.Errorf("begun before: %v", err)
+		}
+		synctest.Wait()
+		if _, err := d.login("carol", 1003); wire.KindOf(err) != wire.Unreachable {
+			t.Errorf("after the end: %s: %v", wire.KindOf(err), err)
+		}
+		d.want("ended", "alice s1", "alice s1")
+	})
+}
+
 // S20, S5: a claim on a full disk is refused and leaves nothing, and the link
 // need not be ended for it: the outcome is known.
 func TestClaimOnFullDisk(t *testing.T) {

@@ -85,7 +85,8 @@ func (m *Manager) Claim(ctx context.Context, server, attachment uint64, user str
 	x := claim.Session
 	var late, over bool // guarded by m.mu
 	stored := make(chan struct{})
-	m.goes(func() {
+	m.mu.Lock()
+	begun := m.goes(func() {
 		stop := m.own(ctx, x, more...)
 		m.mu.Lock()
 		err, over = stop, true
@@ -96,6 +97,11 @@ func (m *Manager) Claim(ctx context.Context, server, attachment uint64, user str
 			_ = m.claimed(ctx, claim, stop, true)
 		}
 	})
+	m.mu.Unlock()
+	if !begun {
+		m.cfg.State(func(c *cluster.Cluster) { c.Unclaimed(claim) })
+		return nil, wire.Errorf(wire.Unreachable, "the master is ending, so nothing is started")
+	}
 	if !planted.Bug("answer-before-commit") {
 		m.cfg.Wait(stored, claimPatience)
 		m.mu.Lock()

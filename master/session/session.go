@@ -182,13 +182,18 @@ func (m *Manager) retry(ctx context.Context) {
 	}
 }
 
-// goes runs f beside the caller and lets Run wait for its end.
-func (m *Manager) goes(f func()) {
+// goes runs f beside the caller and lets Run wait for its end. It returns false
+// where Run is ending: nothing may begin then. m.mu must be held.
+func (m *Manager) goes(f func()) bool {
+	if m.base.Err() != nil {
+		return false
+	}
 	m.work.Add(1)
 	m.cfg.Go(func() {
 		defer m.work.Done()
 		f()
 	})
+	return true
 }
 
 // Expire ends reservations and, under leases, sessions of silent servers. Run
@@ -216,9 +221,7 @@ func (m *Manager) Expire() {
 func (m *Manager) abort(server uint64, id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.base.Err() == nil {
-		m.goes(func() { m.orderAbort(server, id) })
-	}
+	m.goes(func() { m.orderAbort(server, id) })
 }
 
 func (m *Manager) orderAbort(server uint64, id string) {
