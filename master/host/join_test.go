@@ -171,12 +171,46 @@ func TestLostAnswer(t *testing.T) {
 	if _, err := o.Join(t.Context(), r); wire.KindOf(err) != wire.Denied {
 		t.Errorf("after the token's life: %v", err)
 	}
+	o.now = o.now.Add(tokenRecall)
 	if err := o.tidy(t.Context()); err != nil || len(o.Tokens()) != 0 {
 		t.Errorf("tidied up: %v, %v", err, o.Tokens())
 	}
 	o.open(t)
 	if len(o.tokens) != 0 {
 		t.Errorf("still stored: %v", o.tokens)
+	}
+}
+
+// F-09: who shows a token of yesterday is told that it has expired, also where
+// others were made since; such tokens give way where there are too many.
+func TestExpiredIsTold(t *testing.T) {
+	o := newOffice(t)
+	r := asks(t, "sat1", o.token(t, monitor.TokenWish{}))
+	o.now = o.now.Add(tokenLife)
+	told := func(when, want string) {
+		t.Helper()
+		if _, err := o.Join(t.Context(), r); wire.KindOf(err) != wire.Denied || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", when, err, want)
+		}
+		if n := len(o.Tokens()); n != 0 {
+			t.Errorf("%s: %d are shown", when, n)
+		}
+	}
+	told("at once", "expired")
+	o.token(t, monitor.TokenWish{TTL: minTokenLife})
+	o.now = o.now.Add(tokenRecall - minTokenLife)
+	if err := o.tidy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	o.open(t)
+	told("almost a day later", "expired")
+	for id := range uint64(maxTokens) {
+		if id++; o.tokens[id] == nil {
+			o.tokens[id] = o.tokens[1]
+		}
+	}
+	if o.token(t, monitor.TokenWish{}); len(o.tokens) >= maxTokens { // it made room
+		t.Errorf("%d tokens", len(o.tokens))
 	}
 }
 

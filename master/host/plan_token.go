@@ -15,7 +15,8 @@ const (
 	tokenLife    = time.Hour // where nobody says otherwise
 	minTokenLife = time.Second
 	maxTokenLife = 30 * 24 * time.Hour
-	maxTokens    = 4096
+	tokenRecall  = 24 * time.Hour // that it has expired is known for so long
+	maxTokens    = 4096           // with those
 )
 
 // digest is a SHA-256.

@@ -46,12 +46,13 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
-// tidy drops tokens and revocations whose time is over.
+// tidy drops revocations whose time is over, and tokens a day later: who shows one
+// of yesterday is told that it has expired.
 func (m *Manager) tidy(ctx context.Context) error {
 	m.cfg.Turn.Lock()
 	defer m.cfg.Turn.Unlock()
 	now := m.cfg.Now()
-	if err := m.tidyTokens(ctx, now); err != nil {
+	if err := m.tidyTokens(ctx, now.Add(-tokenRecall)); err != nil {
 		return err
 	}
 	var changes []store.Change

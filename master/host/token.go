@@ -130,8 +130,10 @@ func (m *Manager) CreateToken(ctx context.Context, w monitor.TokenWish) (monitor
 			"server %d has the name %s already; \"replaceserver %d\" lets a new machine take its place", o.ID, o.Name, o.ID)
 	}
 	now := m.cfg.Now()
-	if err := m.tidyTokens(ctx, now); err != nil {
-		return monitor.NewToken{}, err
+	if len(m.tokens) >= maxTokens {
+		if err := m.tidyTokens(ctx, now); err != nil {
+			return monitor.NewToken{}, err
+		}
 	}
 	if len(m.tokens) >= maxTokens {
 		return monitor.NewToken{}, monitor.Errorf(554, nil, "there are %d tokens, as many as there may be: \"tokens\" shows them, \"deletetoken\" deletes one", len(m.tokens))
@@ -195,12 +197,13 @@ func (t *token) row() monitor.Token {
 	return r
 }
 
-// tidyTokens deletes tokens whose life is over, some at a time. It needs the turn.
-func (m *Manager) tidyTokens(ctx context.Context, now time.Time) error {
+// tidyTokens deletes tokens whose life was over at that time, some at a time. It
+// needs the turn.
+func (m *Manager) tidyTokens(ctx context.Context, at time.Time) error {
 	var changes []store.Change
 	var gone []uint64
 	for id, t := range m.tokens {
-		if !now.Before(t.Expires) && len(gone) < store.MaxChanges {
+		if !at.Before(t.Expires) && len(gone) < store.MaxChanges {
 			gone = append(gone, id)
 			changes = append(changes, store.Change{Key: tokenKey(id)})
 		}
